@@ -1,0 +1,134 @@
+"""Verdicts that were reached before on this very machine with this very image: a start that needs no torch.
+
+Only a verdict that lets training start is kept; a failure is measured again each time, since someone may have mended
+the node. An entry that is unreadable, foreign, old or for another key is ignored, with a line for the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from entrypoint.devices import Devices, cpu_name
+from entrypoint.settings import Settings, describe
+from entrypoint.spec import ImageSpec
+
+CACHE_SCHEMA: Final = 1
+LIFETIME: Final = 24 * 3600.0  # seconds; as long as GKE's health scanner trusts a node check (checks.md section 1b)
+KEPT: Final = ("PASS", "DEGRADED")
+_LARGEST: Final = 1 << 20
+
+Key = dict[str, Any]
+
+
+def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, environ: dict[str, str]) -> Key | None:
+    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused."""
+    if spec.device == "cpu":
+        hardware: list[str] = [cpu_name(), str(os.cpu_count())]
+    elif devices.identified:
+        hardware = [gpu.uuid for gpu in devices.usable]
+    else:
+        return None
+    return {
+        "image": spec.id,
+        "content": _content(home),
+        "hardware": hardware,
+        "driver": devices.driver,
+        "visible": environ.get("CUDA_VISIBLE_DEVICES"),
+        "python_path": environ.get("PYTHONPATH"),
+        "settings": describe(settings),
+    }
+
+
+def _content(home: Path) -> str:
+    """A digest of what was installed: this package, the image's spec, and the name of each installed distribution.
+
+    The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent.
+    """
+    digest = hashlib.sha256()
+    for path in sorted([home / "image.json", *(home / "entrypoint").rglob("*.py")]):
+        digest.update(f"{path.relative_to(home)}\0".encode() + path.read_bytes() + b"\0")
+    for folder in _site_packages():
+        names = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-link", ".pth")))
+        digest.update("\n".join(names).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _site_packages() -> list[Path]:
+    """The virtual environment's package folders; `site` is not loaded here (`-S`), so the layout is read directly."""
+    root = Path(sys.executable).parent.parent
+    return sorted(root.glob("lib/python3*/site-packages"))
+
+
+def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:
+    """The report kept for `key`, or None. Whatever is wrong with a file is passed to `note` in a sentence."""
+    path = _path(directory, key)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        note(f"The verdict cache {path} cannot be read ({error.strerror}).")
+        return None
+    try:
+        entry = json.loads(text) if len(text) <= _LARGEST else None
+    except ValueError:
+        entry = None
+    try:
+        return _report_of(entry, key, time.time())
+    except ValueError as problem:
+        note(f"The cached verdict {path} was ignored: {problem}.")
+        return None
+
+
+def _report_of(entry: object, key: Key, now: float) -> dict[str, Any]:
+    """The report in a parsed cache entry. Raises ValueError that says why it cannot be used."""
+    if not isinstance(entry, dict) or entry.get("schema") != CACHE_SCHEMA or not isinstance(entry.get("report"), dict):
+        raise ValueError("it is not a verdict of this version")
+    if entry.get("key") != key:
+        raise ValueError("it was made for something else")
+    report: dict[str, Any] = entry["report"]
+    if report.get("verdict") not in KEPT:
+        raise ValueError("it holds no verdict that lets a start go on")
+    saved = entry.get("saved")
+    if not isinstance(saved, (int, float)) or not 0 <= now - saved <= LIFETIME:
+        raise ValueError(f"it is older than {LIFETIME / 3600:.0f} hours or from the future")
+    return report
+
+
+def save(directory: str, key: Key, report: dict[str, Any], note: Callable[[str], None]) -> None:
+    """Keep `report` for `key`, atomically; a directory that cannot be written is a line for the report, no more."""
+    if report["verdict"] not in KEPT:
+        return
+    path = _path(directory, key)
+    entry = {"schema": CACHE_SCHEMA, "key": key, "saved": time.time(), "report": report}
+    try:
+        write_atomically(path, json.dumps(entry))
+    except OSError as error:
+        note(f"The verdict could not be kept in {directory} ({error.strerror}): the next start checks again.")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new text, never half of it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _path(directory: str, key: Key) -> Path:
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return Path(directory) / f"{name}.json"

@@ -1,0 +1,89 @@
+"""The check of every device the container was given: children side by side, then the verdict of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from entrypoint.child import Child
+from entrypoint.console import say
+from entrypoint.devices import Devices
+from entrypoint.outcome import Outcome
+from entrypoint.report import Judged
+from entrypoint.settings import Settings
+from entrypoint.spec import BackendSpec, ImageSpec
+from entrypoint.verdict import chosen, fallback, fits, judge
+
+
+class Check:
+    """One run over all devices. `stop` ends every child from outside, for a signal."""
+
+    def __init__(self, spec: ImageSpec, settings: Settings, home: Path, environ: dict[str, str]) -> None:
+        self._spec, self._settings, self._home, self._environ = spec, settings, home, environ
+        self._started = time.monotonic()
+        self._running: set[Child] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def run(self, devices: Devices) -> list[Judged]:
+        """Check every device at once, within one time limit for all of them."""
+        names = ["cpu"] if self._spec.device == "cpu" else [f"cuda:{index}" for index in range(devices.count)]
+        results: dict[str, Outcome | Exception] = {}
+        threads = [threading.Thread(target=self._check, args=(name, results), daemon=True) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [self._judged(results[name]) for name in names]
+
+    def _judged(self, result: Outcome | Exception) -> Judged:
+        if isinstance(result, Exception):
+            raise result
+        return Judged(outcome=result, findings=judge(self._spec, self._settings, result))
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for child in self._running:
+                child.kill()
+
+    def _check(self, device: str, results: dict[str, Outcome | Exception]) -> None:
+        """A thread's work. Under `auto`, a GPU that the first backend does not support gets the next one."""
+        backend: BackendSpec | None = chosen(self._spec, self._settings)
+        try:
+            while backend is not None:
+                outcome = results[device] = self._measure(device, backend)
+                rejected = outcome.ending == "stopped"
+                backend = fallback(self._spec, self._settings, backend.name, outcome.gpu) if rejected else None
+        except Exception as error:  # raised again in the main thread, by `run`
+            results[device] = error
+
+    def _measure(self, device: str, backend: BackendSpec) -> Outcome:
+        with self._lock:  # so that `stop` meets either no child or a whole one
+            if self._stopped:
+                return Outcome(device=device, backend=backend.name, ending="stopped")
+            child = Child(self._home, backend.name, device, self._environ)
+            self._running.add(child)
+        with child:
+            try:
+                return child.run(self._started + self._settings.timeout, self._watch(device, backend))
+            finally:
+                with self._lock:
+                    self._running.discard(child)
+
+    def _watch(self, device: str, backend: BackendSpec) -> Callable[[dict[str, Any]], bool]:
+        """Shows progress, and stops a child whose GPU the backend does not support before a kernel can crash on it."""
+
+        shown = ""
+
+        def on_event(event: dict[str, Any]) -> bool:
+            nonlocal shown
+            if event["event"] == "phase" and event["name"] != shown:
+                shown = event["name"]
+                say(f"[{time.monotonic() - self._started:5.1f} s] {device} {backend.name}: {shown}")
+            return event["event"] != "machine" or fits(self._spec, backend, event.get("device") or {})
+
+        return on_event

@@ -1,0 +1,136 @@
+"""Runs the measuring child: its own process group, a hard time limit, its events and the end of its output kept.
+
+Whatever the child does (crash, hang, fill memory, exit without a word), the parent goes on with an Outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Final
+
+from entrypoint.outcome import LOG_TAIL, Outcome
+
+POLL: Final = 0.05  # seconds between two looks at a silent child
+GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
+
+OnEvent = Callable[[dict[str, Any]], bool]
+
+
+class Child:
+    """One `python -m entrypoint.probe`. Use as a context manager: leaving it ends the whole process group."""
+
+    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str]) -> None:
+        self.outcome = Outcome(device=device, backend=backend)
+        self._oom_kills = _oom_kills()
+        events, write_end = os.pipe()
+        self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
+        command = [sys.executable, "-P", "-m", "entrypoint.probe"]
+        command += ["--backend", backend, "--device", device, "--events", str(write_end)]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(write_end,),
+                start_new_session=True,
+                env=_environment(home, environ),
+            )
+        finally:
+            os.close(write_end)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._process.wait()
+        self._events.close()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def kill(self) -> None:
+        """End the child and everything it started, such as compiler workers, at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def run(self, deadline: float, on_event: OnEvent) -> Outcome:
+        """Read until the child ends, `deadline` (time.monotonic) passes, or `on_event` returns False."""
+        lines, log = bytearray(), bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ, lines)
+            if self._process.stdout:
+                selector.register(self._process.stdout, selectors.EVENT_READ, log)
+            self._read(selector, lines, log, deadline, on_event)
+        self.outcome.log = log[-LOG_TAIL:].decode(errors="replace").strip()
+        return self.outcome
+
+    def _read(
+        self, selector: selectors.BaseSelector, lines: bytearray, log: bytearray, deadline: float, on_event: OnEvent
+    ) -> None:
+        """Drain both pipes. Its helpers may hold them open, so the child's own exit ends the wait, not end-of-file."""
+        exited_at: float | None = None
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                self.outcome.ending = "timeout"
+                return
+            if exited_at is not None and (now - exited_at > GRACE or not selector.get_map()):
+                self._ended(self._process.returncode)
+                return
+            ready = selector.select(min(POLL, deadline - now))
+            for key, _ in ready:
+                chunk = os.read(key.fd, 1 << 16)
+                key.data.extend(chunk)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+            del log[: -4 * LOG_TAIL]
+            if not self._take(lines, on_event):
+                self.outcome.ending = "stopped"
+                return
+            if exited_at is None and self._process.poll() is not None:
+                exited_at = time.monotonic()
+            elif not selector.get_map():
+                time.sleep(POLL)
+
+    def _take(self, lines: bytearray, on_event: OnEvent) -> bool:
+        while (end := lines.find(b"\n")) >= 0:
+            line = bytes(lines[:end])
+            del lines[: end + 1]
+            event = self.outcome.take(line)
+            if event is not None and not on_event(event):
+                return False
+        return True
+
+    def _ended(self, code: int) -> None:
+        outcome = self.outcome
+        if code < 0:
+            outcome.ending, outcome.number = "killed", -code
+            outcome.out_of_memory = -code == signal.SIGKILL and _oom_kills() > self._oom_kills
+        elif code == 0 and (outcome.finished or outcome.unusable):
+            outcome.ending = "done"
+        else:
+            outcome.ending, outcome.number = "exited", code
+
+
+def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
+    """The user's own environment, as CMD will have it; our package comes first, whatever PYTHONPATH holds."""
+    paths = [str(home), *filter(None, [environ.get("PYTHONPATH")])]
+    return {**environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed for memory in this container (control groups version 2); 0 when unknown."""
+    try:
+        fields = dict(line.split() for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines())
+        return int(fields.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0

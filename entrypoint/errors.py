@@ -1,0 +1,50 @@
+"""Every way in which the parent can refuse to go on; each carries a sentence on what is wrong and one on what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EntrypointError(Exception):
+    """Base of the errors that `entrypoint.main` turns into an exit code."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what} {advice}")
+        self.what = what
+        self.advice = advice
+
+
+class ConfigError(EntrypointError):
+    """The request can never work with this image: exit code 90."""
+
+
+class MismatchError(EntrypointError):
+    """This machine cannot run this image: exit code 91."""
+
+
+class BrokenImageError(EntrypointError):
+    """The files of the check itself are missing or unreadable: exit code 95."""
+
+
+class LaunchError(EntrypointError):
+    """CMD cannot be run; `code` is the one that a shell gives: 126 or 127."""
+
+    def __init__(self, what: str, advice: str, code: int) -> None:
+        super().__init__(what, advice)
+        self.code = code
+
+
+class Interrupted(BaseException):
+    """SIGTERM or SIGINT arrived during the check. A BaseException, so that no handler of ours swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" with the nearest known word, or a list of all of them when none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."

@@ -1,0 +1,210 @@
+"""The order of a start: settings, spec, cache, check, verdict, report, and then the user's command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from entrypoint import cache, launch
+from entrypoint.console import say, write
+from entrypoint.devices import Devices, look
+from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
+from entrypoint.report import build, summary, to_json, to_text
+from entrypoint.settings import DEFAULT_REPORT, Settings, read
+from entrypoint.spec import ImageSpec, from_json
+from entrypoint.verdict import Code, Finding, refuse_early
+
+HOME: Final = Path(__file__).resolve().parent.parent
+TERMINATION_LOG: Final = Path("/dev/termination-log")
+_HELP: Final = ("--help", "-h")
+USAGE: Final = """\
+usage: docker run --gpus all axolotl-attn:ID [COMMAND [ARG…]]
+       docker run --gpus all axolotl-attn:ID check [--json]
+
+Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
+Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
+report goes to stdout as JSON.
+
+  ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
+  ATTN_BACKEND  a backend of this image ({backends}), or auto
+  ATTN_SLOW     warn (default), fail: a slow GPU or kernel stops the start
+  ATTN_REPORT   where the JSON report goes; default /tmp/attn/report.json
+  ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
+  ATTN_TIMEOUT  seconds the whole check may take; default 120
+  ATTN_ALLOW    limitations you accept, by comma: forward-only
+
+exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL; else COMMAND's own
+"""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One start of the container. `command` is empty when only the check was asked for."""
+
+    spec: ImageSpec
+    environ: dict[str, str]
+    command: tuple[str, ...] = ()
+    as_json: bool = False
+    notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one start and return the exit code; with a command that may start, it does not return."""
+    _catch_signals()
+    try:
+        return _start(argv, dict(os.environ))
+    except Interrupted as interruption:
+        say(f"{signal.Signals(interruption.signum).name} during the check: stopped.")
+        return 128 + interruption.signum
+    except LaunchError as error:
+        say(str(error))
+        return error.code
+    except BrokenImageError as error:
+        say(f"FAIL (95 INTERNAL): {error.what}")
+        say(f"  what to do: {error.advice}")
+        return 95
+
+
+def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
+    run = Run(spec=_spec(HOME / "image.json"), environ=environ)
+    if argv and (argv[0] in _HELP or argv[0] == "check" and set(argv[1:]) & set(_HELP)):
+        print(USAGE.format(backends=", ".join(backend.name for backend in run.spec.backends)), end="")
+        return 0
+    try:
+        settings = read(environ, run.spec)
+        _parse(argv, run, settings)
+    except ConfigError as error:
+        # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
+        return _stop(run, error)
+    path = launch.resolve(run.command, environ) if run.command else ""
+    if settings.check == "off":
+        launch.become(path, run.command, environ)
+    return _finish(run, settings, _verdict(run, settings), path)
+
+
+def _parse(argv: Sequence[str], run: Run, settings: Settings) -> None:
+    """Split the container's arguments into our `check` and the user's command."""
+    if argv and argv[0] != "check":
+        run.command = tuple(argv)
+        return
+    if settings.check == "off":
+        raise ConfigError("ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command.")
+    for word in argv[1:]:
+        if word != "--json":
+            raise ConfigError(
+                f"check does not take {word!r}. {closest(word, ['--json', '--help'])}", "See check --help."
+            )
+        run.as_json = True
+
+
+def _spec(path: Path) -> ImageSpec:
+    try:
+        return from_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BrokenImageError(f"{path} cannot be read: {error}", "Rebuild or pull the image again.") from error
+
+
+def _verdict(run: Run, settings: Settings) -> dict[str, Any]:
+    """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
+    try:
+        devices = look(run.environ)
+        refuse_early(run.spec, settings, devices)
+        key = cache.key_of(run.spec, HOME, devices, settings, run.environ) if settings.cache is not None else None
+        if settings.cache is not None and key is None:
+            run.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
+        return _remembered(run, settings, key) or _measured(run, settings, devices, key)
+    except ConfigError as error:
+        return _refused(run, settings.backend, Code.CONFIG, error.what, error.advice)
+    except MismatchError as error:
+        return _refused(run, settings.backend, Code.MISMATCH, error.what, error.advice)
+    except Exception as error:
+        what = f"The check itself failed: {type(error).__name__}: {error}"
+        report = _refused(run, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
+        return {**report, "logs": [traceback.format_exc()]}
+
+
+def _remembered(run: Run, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
+    """The verdict reached before for the very same thing, or None."""
+    if key is None or settings.cache is None:
+        return None
+    report = cache.load(settings.cache, key, run.notes.append)
+    return None if report is None else {**report, "cached": True, "notes": [*report["notes"], *run.notes]}
+
+
+def _measured(run: Run, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
+    """Measure and judge; a verdict that lets a start go on is kept."""
+    from entrypoint.check import Check
+
+    say(f"checking {settings.backend} of {run.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
+    check = Check(run.spec, settings, HOME, run.environ)
+    try:
+        judged = check.run(devices)
+    except Interrupted:
+        check.stop()
+        raise
+    report = build(run.spec, settings.backend, judged, [], time.monotonic() - run.started)
+    if key is not None and settings.cache is not None:
+        cache.save(settings.cache, key, report, run.notes.append)
+    return {**report, "notes": run.notes}
+
+
+def _refused(run: Run, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
+    """The report of a start in which nothing was measured."""
+    finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
+    report = build(run.spec, requested, [], [finding], time.monotonic() - run.started)
+    return {**report, "notes": run.notes}
+
+
+def _stop(run: Run, error: ConfigError) -> int:
+    """End a start whose request cannot be understood."""
+    report = _refused(run, run.spec.default.name, Code.CONFIG, error.what, error.advice)
+    _publish(run, DEFAULT_REPORT, report)
+    return Code.CONFIG.value
+
+
+def _finish(run: Run, settings: Settings, report: dict[str, Any], path: str) -> int:
+    """Publish the report, then either exit with the verdict's code or become the command."""
+    _publish(run, settings.report, report)
+    code = int(report["code"]["number"])
+    if not run.command or code and settings.check == "enforce":
+        return code
+    if code:
+        say("ATTN_CHECK=warn: the command runs in spite of this verdict.")
+    checked = report["backend"]["checked"] or settings.backend
+    launch.become(path, run.command, {**run.environ, "ATTN_BACKEND": checked})
+
+
+def _publish(run: Run, path: str, report: dict[str, Any]) -> None:
+    """The report to its file, to stderr, to Kubernetes, and to stdout when asked; none of them may stop the start."""
+    try:
+        cache.write_atomically(Path(path), to_json(report))
+    except OSError as error:
+        report["notes"].append(f"The report could not be written to {path} ({error.strerror}).")
+    try:
+        with TERMINATION_LOG.open("r+", encoding="utf-8") as file:  # never created: only Kubernetes provides it
+            file.truncate()
+            file.write(summary(report))
+    except OSError:
+        pass
+    write(to_text(report))
+    if run.as_json:
+        sys.stdout.write(to_json(report))
+        sys.stdout.flush()
+
+
+def _catch_signals() -> None:
+    """As process 1 of a container we get no default action of the kernel: without a handler, SIGTERM does nothing."""
+
+    def interrupt(signum: int, _: object) -> None:
+        raise Interrupted(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, interrupt)

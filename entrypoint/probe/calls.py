@@ -1,0 +1,53 @@
+"""One forward and backward of an attention function: the same for a backend, the reference and the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from entrypoint.probe.backends import Arguments, Backend
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What one call gave: out like q, and the gradients of q, k and v; None, with a reason, where there is none."""
+
+    out: Tensor
+    dq: Tensor | None
+    dk: Tensor | None
+    dv: Tensor | None
+    no_gradient: str | None
+
+    def tensor(self, name: str) -> Tensor | None:
+        value: Tensor | None = getattr(self, name)
+        return value
+
+
+def forward_backward(backend: Backend, arguments: Arguments, dout: Tensor) -> Results:
+    """Run the backend on copies of the arguments, forward and, unless it has no backward, back from `dout`."""
+    if backend.no_gradient is not None:
+        out = backend.attention(fresh(arguments, requires_grad=False))
+        return Results(out=out, dq=None, dk=None, dv=None, no_gradient=backend.no_gradient)
+    leaves = fresh(arguments, requires_grad=True)
+    out = backend.attention(leaves)
+    dq, dk, dv = gradients(out, leaves, dout)
+    missing = [name for name, gradient in (("q", dq), ("k", dk), ("v", dv)) if gradient is None]
+    reason = f"no gradient reaches {', '.join(missing)}" if missing else None
+    return Results(out=out.detach(), dq=dq, dk=dk, dv=dv, no_gradient=reason)
+
+
+def fresh(arguments: Arguments, *, requires_grad: bool) -> Arguments:
+    """Copies that are leaves of their own graph: what a kernel writes in place cannot reach the next reader."""
+    return arguments.map(lambda tensor: tensor.detach().clone().requires_grad_(requires_grad))
+
+
+def gradients(out: Tensor, leaves: Arguments, dout: Tensor) -> tuple[Tensor | None, ...]:
+    """dq, dk, dv, each None when no gradient reaches that input: some kernels return an output cut off from them."""
+    import torch
+
+    if not out.requires_grad:
+        return (None, None, None)
+    return torch.autograd.grad(out, (leaves.q, leaves.k, leaves.v), dout, allow_unused=True)

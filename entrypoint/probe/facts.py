@@ -1,0 +1,106 @@
+"""What this machine is: Python, installed versions, and the device as torch and the driver report it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# Distributions whose versions decide how attention behaves; those that are not installed are left out.
+PACKAGES = (
+    "torch",
+    "triton",
+    "flash-attn",
+    "flash-attn-4",
+    "nvidia-cutlass-dsl",
+    "quack-kernels",
+    "xformers",
+    "sageattention",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "nvidia-cublas-cu12",
+    "nvidia-cublas",
+)
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def machine(where: torch.device) -> dict[str, object]:
+    """The fields of a `machine` event."""
+    describe = cuda_device if where.type == "cuda" else cpu_device
+    return {"python": platform.python_version(), "packages": installed(), "device": describe(where)}
+
+
+def installed() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def cuda_device(where: torch.device) -> dict[str, object]:
+    """DEVICE_FIELDS of a GPU; the uuid as nvidia-smi writes it, memory in bytes."""
+    import torch
+
+    index = where.index if where.index is not None else torch.cuda.current_device()
+    properties = torch.cuda.get_device_properties(index)
+    free, total = torch.cuda.mem_get_info(index)
+    return {
+        "index": index,
+        "name": properties.name,
+        "uuid": f"GPU-{properties.uuid}",
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver_version(),
+        "memory_total": total,
+        "memory_free": free,
+    }
+
+
+def cpu_device(where: torch.device) -> dict[str, object]:
+    """DEVICE_FIELDS of the CPU; memory is the host's, not a container's limit."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return {
+        "index": where.index or 0,
+        "name": cpu_name(),
+        "uuid": None,
+        "capability": None,
+        "driver": None,
+        "memory_total": os.sysconf("SC_PHYS_PAGES") * page,
+        "memory_free": os.sysconf("SC_AVPHYS_PAGES") * page,
+    }
+
+
+def driver_version(path: Path = NVIDIA_DRIVER) -> str | None:
+    """Such as "580.159.04", from the kernel module's own file; None where there is none (WSL, or not NVIDIA)."""
+    try:
+        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", path.read_text(encoding="utf-8"))
+    except OSError:
+        return _driver_from_nvml()
+    return found[0] if found else None
+
+
+def _driver_from_nvml() -> str | None:
+    """nvidia-ml-py, where it is installed and finds a driver."""
+    try:
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except Exception:  # NVMLError is only known once the import succeeded; no driver version is no failure
+        return None
+
+
+def cpu_name(path: Path = CPU_INFO) -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.machine()

@@ -1,0 +1,110 @@
+"""What an image claims about itself: the `image.json` beside this package, written by `nox -s render`.
+
+The host side writes these types and the container reads them, so they live here and use the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SPEC_SCHEMA = 1
+BANNER = "Generated from images.yaml by `nox -s render`; do not edit."
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSpec:
+    """One attention backend in the image. `packages` are distribution names; empty when it lives in torch."""
+
+    name: str
+    packages: tuple[str, ...]
+    architectures: tuple[str, ...]
+    gradients: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The least share of the bf16 matmul ceiling that `backend` should reach on GPUs whose name holds `gpu`."""
+
+    gpu: str
+    backend: str
+    forward: float
+    backward: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sibling:
+    """Another image of the same release, named when this one does not fit the GPU."""
+
+    id: str
+    platform: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """An image's claims. `device` is torch's device type (`cpu` or `cuda`); `backends[0]` is the default backend.
+
+    `packages` maps a distribution to its pinned version, `architectures` a name such as `hopper` to the compute
+    capabilities it covers, for the whole platform; `supported` names those that this image's default backend runs on.
+    """
+
+    id: str
+    version: str
+    platform: str
+    device: str
+    driver: str | None
+    backends: tuple[BackendSpec, ...]
+    packages: dict[str, str]
+    architectures: dict[str, tuple[str, ...]]
+    supported: tuple[str, ...]
+    floors: tuple[Floor, ...]
+    siblings: tuple[Sibling, ...]
+
+    @property
+    def default(self) -> BackendSpec:
+        return self.backends[0]
+
+    def backend(self, name: str) -> BackendSpec | None:
+        return next((backend for backend in self.backends if backend.name == name), None)
+
+    def architecture_of(self, capability: str) -> str | None:
+        """The name of the architecture that holds a compute capability such as "9.0"; None when it is unknown."""
+        return next((name for name, caps in self.architectures.items() if capability in caps), None)
+
+
+def to_json(spec: ImageSpec) -> str:
+    """The text of `image.json`: sorted, so that a diff shows one fact a line."""
+    document = {"//": BANNER, "schema": SPEC_SCHEMA, **asdict(spec)}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ImageSpec:
+    """Parse `image.json`. Raises ValueError when it is not one of this schema."""
+    document = json.loads(text)
+    if not isinstance(document, dict) or document.get("schema") != SPEC_SCHEMA:
+        raise ValueError(f"not an image spec of schema {SPEC_SCHEMA}")
+    try:
+        return _build(document)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"an incomplete image spec: {error}") from error
+
+
+def _build(document: dict[str, Any]) -> ImageSpec:
+    plain = {key: document[key] for key in ("id", "version", "platform", "device", "driver")}
+    return ImageSpec(
+        **plain,
+        backends=tuple(BackendSpec(**_tuples(item)) for item in document["backends"]),
+        packages=dict(document["packages"]),
+        architectures={name: tuple(caps) for name, caps in document["architectures"].items()},
+        supported=tuple(document["supported"]),
+        floors=tuple(Floor(**item) for item in document["floors"]),
+        siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
+    )
+
+
+def _tuples(item: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the frozen types have tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}

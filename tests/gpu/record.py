@@ -1,0 +1,70 @@
+"""Check images on the GPU at hand with the kernels that this Python has, and keep their reports.
+
+    python -m tests.gpu.record --out DIR [--repeat N] ID…
+
+The entrypoint and the image's spec are laid out as in the image; torch and the kernels are those of this Python, and
+the report names their versions. One line a run; the reports are DIR/<id>.json, the texts DIR/<id>.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lay_out(image_id: str, home: Path) -> None:
+    """The image's /opt/attn, in `home`."""
+    shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "docker" / "specs" / f"{image_id}.json", home / "image.json")
+
+
+def check(image_id: str, out: Path, environ: dict[str, str]) -> dict[str, Any]:
+    """Run one check; the report as parsed JSON. Raises CalledProcessError when there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "attn"
+        lay_out(image_id, home)
+        report = out / f"{image_id}.json"
+        variables = {"ATTN_REPORT": str(report.resolve()), "ATTN_CACHE": ""}
+        command = [sys.executable, "-I", "-S", str(home / "entrypoint"), "check"]
+        run = subprocess.run(command, env=environ | variables, stderr=subprocess.PIPE, check=False)
+        (out / f"{image_id}.txt").write_bytes(run.stderr)
+        if not report.exists():
+            raise subprocess.CalledProcessError(run.returncode, command, stderr=run.stderr)
+    document: dict[str, Any] = json.loads(report.read_text())
+    return document
+
+
+def line(document: dict[str, Any]) -> str:
+    """One run in one line."""
+    worst = max((case["worst"]["ratio"] or 99.0 for case in document["cases"] if case.get("worst")), default=0.0)
+    speeds = " ".join(f"{row['tflops']:.0f}({row['of_matmul']:.2f})" for row in document["performance"])
+    seconds = " ".join(f"{name}={value:.1f}" for name, value in document["seconds"].items())
+    return f"{document['verdict']:<11} worst={worst:.2f} tflops={speeds} {seconds} kernels={document['backend']['kernels']}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ids", nargs="+", metavar="ID")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each image: the second finds filled JIT caches")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for image_id in options.ids:
+        for _ in range(options.repeat):
+            document = check(image_id, options.out, dict(os.environ))
+            print(f"{image_id}: {line(document)}", flush=True)
+            for reason in document["reasons"] if document["verdict"] != "PASS" else []:
+                print(f"    {reason[:600]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

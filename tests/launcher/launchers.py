@@ -1,0 +1,132 @@
+"""Start the entrypoint as its users do, and keep what came out: exit code, stdout, stderr, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE_PROBE = Path(__file__).with_name("fake_probe.py")
+SPEC = ROOT / "docker" / "specs" / "sdpa-cpu.json"
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    stdout: bytes
+    stderr: str
+
+
+class Launcher(ABC):
+    """`behaviour` selects what the fake child does; `spec` replaces fields of the image's spec."""
+
+    shell: str = "/bin/sh"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.data.mkdir(mode=0o777)
+        self.data.chmod(0o777)
+        self.probe = folder / "probe"
+        self.probe.mkdir()
+        shutil.copy(FAKE_PROBE, self.probe / "__main__.py")
+        (self.probe / "__init__.py").touch()
+        self.spec: dict[str, Any] = json.loads(SPEC.read_text())
+        self.behave("healthy")
+
+    def behave(self, behaviour: str) -> None:
+        (self.probe / "behaviour").write_text(behaviour)
+
+    def run(self, *command: str, **env: str) -> Result:
+        """Run to the end. Keyword arguments are environment variables."""
+        process = self.start(*command, **env)
+        out, err = process.communicate(timeout=TIMEOUT)
+        return Result(process.returncode, out, err.decode())
+
+    def start(self, *command: str, **env: str) -> subprocess.Popen[bytes]:
+        defaults = {"ATTN_REPORT": f"{self.inside}/report.json", "ATTN_CACHE": ""}
+        return self.popen(command, {**defaults, **env})
+
+    def report(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.data / "report.json").read_text())
+        return document
+
+    @property
+    @abstractmethod
+    def inside(self) -> str:
+        """`data` as the launched process sees it."""
+
+    @abstractmethod
+    def popen(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]: ...
+
+    @abstractmethod
+    def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None: ...
+
+
+class ProcessLauncher(Launcher):
+    """The image's layout in a folder: `attn/entrypoint` and `attn/image.json`, run by this Python."""
+
+    @property
+    def inside(self) -> str:
+        return str(self.data)
+
+    def popen(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        home = self.folder / "attn"
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("probe", "__pycache__"))
+        shutil.copytree(self.probe, home / "entrypoint" / "probe")
+        (home / "image.json").write_text(json.dumps(self.spec))
+        environ = {"PATH": os.environ["PATH"], **env}
+        argv = [sys.executable, "-I", "-S", str(home / "entrypoint"), *command]
+        return subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+        process.send_signal(signum)
+
+
+class ContainerLauncher(Launcher):
+    """`docker run` of a built image, with the fake child and the spec mounted over the image's own."""
+
+    def __init__(self, folder: Path, image: str) -> None:
+        super().__init__(folder)
+        self.image = image
+        self.options: list[str] = []
+        self.name = f"axolotl-attn-test-{uuid.uuid4().hex[:12]}"
+
+    @property
+    def inside(self) -> str:
+        return "/data"
+
+    def popen(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        (self.folder / "image.json").write_text(json.dumps(self.spec))
+        mounts = [
+            f"--volume={self.probe}:/opt/attn/entrypoint/probe:ro",
+            f"--volume={self.folder / 'image.json'}:/opt/attn/image.json:ro",
+            f"--volume={self.data}:/data",
+        ]
+        variables = [f"--env={name}={value}" for name, value in env.items()]
+        argv = ["docker", "run", "--rm", "--network=none", f"--name={self.name}", *mounts, *variables, *self.options]
+        return subprocess.Popen([*argv, self.image, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+        subprocess.run(["docker", "kill", f"--signal={signum.name}", self.name], check=True, capture_output=True)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens outside this process; fails after TIMEOUT seconds."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
