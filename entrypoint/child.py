@@ -96,6 +96,10 @@ class Child:
             if not self._take(lines, on_event):
                 self.outcome.ending = "stopped"
                 return
+            if self.outcome.finished or self.outcome.unusable:
+                # Nothing more will come, and torch's compiler workers can take nine seconds to say goodbye.
+                self.outcome.ending = "done"
+                return
             if exited_at is None and self._process.poll() is not None:
                 exited_at = time.monotonic()
             elif not selector.get_map():
@@ -111,12 +115,11 @@ class Child:
         return True
 
     def _ended(self, code: int) -> None:
+        """The child ended before it said that it was done."""
         outcome = self.outcome
         if code < 0:
             outcome.ending, outcome.number = "killed", -code
             outcome.out_of_memory = -code == signal.SIGKILL and _oom_kills() > self._oom_kills
-        elif code == 0 and (outcome.finished or outcome.unusable):
-            outcome.ending = "done"
         else:
             outcome.ending, outcome.number = "exited", code
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from entrypoint.events import KERNEL_PHASES, PHASES
 
-# done: it said so and exited with 0. stopped: the parent ended it because the GPU is not one for this backend.
+# done: it said so. stopped: the parent ended it because the GPU is not one for this backend.
 Ending = Literal["done", "stopped", "exited", "killed", "timeout"]
 LOG_TAIL: Final = 4000
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from entrypoint.events import Subject
 from entrypoint.probe import accuracy, backends, calls, cases, device, facts, observe, performance
 from entrypoint.probe.eventlog import EventLog
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Unusable(Exception):
-    """The backend or the device cannot be used here at all; the message is the reason."""
+    """torch, the device or the backend (`subject`) cannot be used here at all; the message is the reason."""
+
+    def __init__(self, subject: Subject, reason: str) -> None:
+        super().__init__(reason)
+        self.subject = subject
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,47 +31,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         probe(options.backend, options.device, log)
     except Unusable as refusal:
-        log.emit("unusable", reason=str(refusal))
+        log.emit("unusable", subject=refusal.subject, reason=str(refusal))
     return 0
 
 
 def probe(name: str, device_name: str, log: EventLog) -> None:
     """Measure one backend on one device. Raises Unusable, or the device's own error when no later call can succeed."""
-    with log.phase("import", "torch"), unusable_if_it_raises():
+    with log.phase("import", "torch"), unusable_if_it_raises("torch"):
         import torch  # noqa: F401  (this import is what is being measured)
     with log.phase("machine", device_name):
-        with unusable_if_it_raises():
+        with unusable_if_it_raises("device"):
             where = device.open_device(device_name)
         log.emit("machine", **facts.machine(where))
-    with log.phase("import", name), unusable_if_it_raises():
+    with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
-    startup = cases.startup_cases()
-    compile_variants(backend, startup, where, log)
+    startup, timed = cases.startup_cases(), cases.performance_case(where.type)
+    compile_variants(backend, (*startup, timed), where, log)
     check_cases(backend, startup, where, log)
     observe_kernels(backend, startup[0], where, log)
-    measure_speed(backend, cases.performance_case(where.type), where, log)
+    measure_speed(backend, timed, where, log)
     log.emit("done", seconds=log.seconds)
 
 
 def compile_variants(
-    backend: backends.Backend, startup: Sequence[cases.Case], where: torch.device, log: EventLog
+    backend: backends.Backend, planned: Sequence[cases.Case], where: torch.device, log: EventLog
 ) -> None:
     """First forward and backward of each kernel variant, so that just-in-time compilation has its own phase.
 
     A variant that fails here fails again as a case and is reported there; Unusable is for a backend that runs none.
     """
-    variants = list({case.variant: case for case in startup}.values())
+    variants: dict[object, cases.Case] = {}
+    for case in planned:
+        variants.setdefault(case.variant, case)
     refusals = []
-    for case in variants:
+    for case in variants.values():
         with log.phase("compile", case.id):
             try:
                 calls.forward_backward(backend, *cases.make_inputs(case, where))
                 device.synchronize(where)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
                 device.recover(where)
                 refusals += [] if device.is_out_of_memory(error) else [describe(error)]
     if len(refusals) == len(variants):
-        raise Unusable(f"no case runs forward and backward: {refusals[0]}")
+        raise Unusable("backend", f"no case runs forward and backward: {refusals[0]}")
 
 
 def check_cases(backend: backends.Backend, startup: Sequence[cases.Case], where: torch.device, log: EventLog) -> None:
@@ -83,9 +90,17 @@ def check_cases(backend: backends.Backend, startup: Sequence[cases.Case], where:
 
 
 def observe_kernels(backend: backends.Backend, case: cases.Case, where: torch.device, log: EventLog) -> None:
-    with log.phase("observe", case.id), case_error_if_it_raises(case, where, log):
-        names = observe.kernel_names(backend, case, where)
-        log.emit("kernels", names=observe.shorten(names), observed=observe.attribute(names, backend.name))
+    """A profiler that does not work is no fault of the backend: then nothing was observed, with the reason."""
+    names: tuple[str, ...] = ()
+    reason = None
+    with log.phase("observe", case.id):
+        try:
+            names = observe.kernel_names(backend, case, where)
+        except Exception as error:  # noqa: BLE001 - profilers raise RuntimeError and more
+            reason = describe(error)
+            device.recover(where)
+    observed = observe.attribute(names, backend.name)
+    log.emit("kernels", names=observe.shorten(names), observed=observed, reason=reason)
 
 
 def measure_speed(backend: backends.Backend, case: cases.Case, where: torch.device, log: EventLog) -> None:
@@ -105,12 +120,12 @@ def measure_speed(backend: backends.Backend, case: cases.Case, where: torch.devi
 
 
 @contextmanager
-def unusable_if_it_raises() -> Iterator[None]:
+def unusable_if_it_raises(subject: Subject) -> Iterator[None]:
     """Every exception of an import or of opening a device is a reason for the report."""
     try:
         yield
     except Exception as error:
-        raise Unusable(describe(error)) from error
+        raise Unusable(subject, describe(error)) from error
 
 
 @contextmanager
@@ -118,7 +133,7 @@ def case_error_if_it_raises(case: cases.Case, where: torch.device, log: EventLog
     """Report a case's exception and go on, unless the device no longer works: then its error ends this process."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
         log.emit("case_error", id=case.id, reason=describe(error), out_of_memory=device.is_out_of_memory(error))
         device.recover(where)
 

@@ -37,9 +37,7 @@ def measure(backend: Backend, case: Case, where: torch.device) -> Measured:
     actual = forward_backward(backend, arguments, dout)
     exact = reference.float64(arguments, dout, backend.no_gradient)
     plain = reference.plain_torch(arguments, dout, backend.no_gradient)
-    tensors = {
-        name: errors(name, actual.tensor(name), plain.tensor(name), exact.tensor(name)) for name in TENSORS
-    }
+    tensors = {name: errors(name, actual.tensor(name), plain.tensor(name), exact.tensor(name)) for name in TENSORS}
     return Measured(tensors=tensors, no_gradient=actual.no_gradient)
 
 

@@ -50,4 +50,5 @@ def gradients(out: Tensor, leaves: Arguments, dout: Tensor) -> tuple[Tensor | No
 
     if not out.requires_grad:
         return (None, None, None)
-    return torch.autograd.grad(out, (leaves.q, leaves.k, leaves.v), dout, allow_unused=True)
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(out, (leaves.q, leaves.k, leaves.v), dout, allow_unused=True)
+    return found

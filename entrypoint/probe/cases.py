@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entrypoint.probe.backends import Arguments
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, device
+    import torch
+    from torch import Tensor
 
-    Family = Callable[[tuple[int, ...], Generator, device], Tensor]
+    Family = Callable[[tuple[int, ...], torch.Generator, torch.device], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +65,19 @@ def startup_cases() -> tuple[Case, ...]:
 
 
 def performance_case(device_type: str) -> Case:
-    """A shape whose speed matters on a GPU; on a CPU one that only shows that timing works."""
+    """A shape whose speed matters on a GPU; on a CPU one that is compiled already, to show that timing works."""
     if device_type == "cuda":
         return Case(id="causal-s8192-d128", batch=2, seqlen=8192, heads=16, kv_heads=16, head_dim=128, causal=True)
-    return Case(id="causal-s512-d64", batch=1, seqlen=512, heads=8, kv_heads=8, head_dim=64, causal=True)
+    return replace(startup_cases()[0], id="causal-s333-d64")
 
 
-def _normal(shape: tuple[int, ...], generator: Generator, where: device) -> Tensor:
+def _normal(shape: tuple[int, ...], generator: torch.Generator, where: torch.device) -> Tensor:
     import torch
 
     return torch.randn(shape, generator=generator, device=where)
 
 
-def _normal_x3(shape: tuple[int, ...], generator: Generator, where: device) -> Tensor:
+def _normal_x3(shape: tuple[int, ...], generator: torch.Generator, where: torch.device) -> Tensor:
     """Scores nine times as wide, so a softmax near one-hot: where large logits overflow or lose their maximum."""
     return _normal(shape, generator, where) * 3.0
 
@@ -84,7 +85,7 @@ def _normal_x3(shape: tuple[int, ...], generator: Generator, where: device) -> T
 FAMILIES: dict[str, Family] = {"normal": _normal, "x3": _normal_x3}
 
 
-def make_inputs(case: Case, where: device) -> tuple[Arguments, Tensor]:
+def make_inputs(case: Case, where: torch.device) -> tuple[Arguments, Tensor]:
     """The arguments of the call, and dout [batch, seqlen, heads, head_dim], the gradient of the output.
 
     Made on the device from the case's seed: the same on every run on one kind of device. dout is always normal.

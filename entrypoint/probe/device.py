@@ -13,9 +13,9 @@ def open_device(name: str) -> torch.device:
     import torch
 
     where = torch.device(name)
+    torch.ones(1, device=where).sum().item()
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    torch.ones(1, device=where).sum().item()
     return where
 
 

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from entrypoint import devices
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +29,6 @@ PACKAGES = (
     "nvidia-cublas-cu12",
     "nvidia-cublas",
 )
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -79,22 +80,17 @@ def cpu_device(where: torch.device) -> dict[str, object]:
     }
 
 
-def driver_version(path: Path = NVIDIA_DRIVER) -> str | None:
-    """Such as "580.159.04", from the kernel module's own file; None where there is none (WSL, or not NVIDIA)."""
-    try:
-        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", path.read_text(encoding="utf-8"))
-    except OSError:
-        return _driver_from_nvml()
-    return found[0] if found else None
+def driver_version() -> str | None:
+    """Such as "580.159.04", from the kernel module's own file, or where that is missing (WSL) from nvidia-ml-py."""
+    return devices.look(os.environ).driver or _driver_from_nvml()
 
 
 def _driver_from_nvml() -> str | None:
-    """nvidia-ml-py, where it is installed and finds a driver."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
         return str(nvml.nvmlSystemGetDriverVersion())
-    except Exception:  # NVMLError is only known once the import succeeded; no driver version is no failure
+    except Exception:  # noqa: BLE001 - NVMLError is only known once the import succeeded; not to know is no failure
         return None
 
 

@@ -1,9 +1,9 @@
 """Attention written out: softmax(scale * Q K^T + mask) V, with nothing that a backend also calls.
 
 Two orders of the same maths. `attention` in float64 is the reference; `reordered` in the case's own dtype is the
-baseline whose error a good kernel stays close to. That pair is FlashAttention's convention (its tests compare a kernel's
-error with that of plain torch in the same precision, scale applied to k instead of q). Gradients come from autograd
-through these einsums.
+baseline whose error a good kernel stays close to. That pair is FlashAttention's convention: its tests compare a
+kernel's error with that of plain torch in the same precision, scale applied to k instead of q. Gradients come from
+autograd through these einsums.
 """
 
 from __future__ import annotations

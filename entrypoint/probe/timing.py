@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +30,6 @@ class Clock(Protocol):
     def sample(self, call: Callable[[T], object], prepare: Callable[[], T], count: int) -> list[float]:
         """Seconds of each of `count` times `call(prepare())`, the preparation not counted."""
         ...
-
-
-class Event(Protocol):
-    def record(self) -> object: ...
-    def elapsed_time(self, end_event: object, /) -> float: ...
 
 
 def steady(
@@ -68,7 +64,7 @@ class EventClock:
     """
 
     def __init__(
-        self, event: Callable[[], Event], synchronize: Callable[[], object], clear_cache: Callable[[], object]
+        self, event: Callable[[], Any], synchronize: Callable[[], object], clear_cache: Callable[[], object]
     ) -> None:
         self._event = event
         self._synchronize = synchronize
@@ -79,7 +75,7 @@ class EventClock:
         self._synchronize()
         return [start.elapsed_time(end) / 1000.0 for start, end in pairs]  # CUDA events count milliseconds
 
-    def _pair(self, call: Callable[[T], object], prepare: Callable[[], T]) -> tuple[Event, Event]:
+    def _pair(self, call: Callable[[T], object], prepare: Callable[[], T]) -> tuple[Any, Any]:
         start, end = self._event(), self._event()
         prepared = prepare()
         self._clear_cache()
@@ -97,7 +93,7 @@ def clock_for(where: torch.device) -> Clock:
 
     cache = torch.empty(CACHE_BYTES, dtype=torch.int8, device=where)
     return EventClock(
-        event=lambda: torch.cuda.Event(enable_timing=True),
+        event=partial(torch.cuda.Event, enable_timing=True),
         synchronize=lambda: torch.cuda.synchronize(where),
         clear_cache=cache.zero_,
     )

@@ -74,6 +74,8 @@ def main() -> None:
     for direction in ("forward", "backward"):
         emit("speed", id="s512", direction=direction, tflops=50.0, seconds=0.1, samples=[0.1])
     emit("done", seconds={"import": 0.1, "correctness": 0.2})
+    if BEHAVIOUR == "linger":
+        time.sleep(600)
 
 
 main()

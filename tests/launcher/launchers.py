@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_PROBE = Path(__file__).with_name("fake_probe.py")
 SPEC = ROOT / "docker" / "specs" / "sdpa-cpu.json"
-TIMEOUT = 60.0
+TIMEOUT = 60.0  # seconds; a launcher that hangs must fail its test
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,15 @@ def test_a_child_that_hangs_is_ended_at_the_limit(launcher: Launcher) -> None:
     assert "was not done after 1 s" in first_line(result.stderr)
 
 
+def test_a_child_that_is_done_is_not_waited_for(launcher: Launcher) -> None:
+    """Compiler workers that linger at exit cost nobody their time limit."""
+    launcher.behave("linger")
+
+    result = launcher.run("echo", "ran")
+
+    assert (result.code, result.stdout) == (0, b"ran\n")
+
+
 def test_an_image_whose_kernels_cannot_be_imported_is_config(launcher: Launcher) -> None:
     """No node can run it, so the job must fail; the import's own message is the reason."""
     launcher.behave("unusable backend")

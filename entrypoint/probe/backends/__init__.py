@@ -45,7 +45,7 @@ Attention = Callable[[Arguments], "Tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A backend that was loaded on a device. `no_gradient` is the reason why it has no backward there, if it has none."""
+    """A backend loaded on a device. `no_gradient` is the reason why it has no backward there, if it has none."""
 
     name: str
     attention: Attention

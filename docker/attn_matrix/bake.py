@@ -1,0 +1,70 @@
+"""docker/bake.json: one target for each image, one group for each platform, for `docker buildx bake`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attn_matrix.model import Image, Matrix, lock_path, spec_path
+
+DOCKERFILE = "docker/Dockerfile"
+# The build arguments that docker/Dockerfile declares.
+ARGUMENTS = ("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "IMAGE_ID", "SPEC")
+OCI = "org.opencontainers.image"
+OWN = "dev.axolotl-attn"
+
+
+def bake_file(matrix: Matrix) -> dict[str, Any]:
+    """The bake document. Its paths count from the repository root, where bake must run."""
+    groups = {"default": {"targets": [image.id for image in matrix.images]}}
+    for image in matrix.images:
+        groups.setdefault(image.platform, {"targets": []})["targets"].append(image.id)
+    return {"group": groups, "target": {image.id: _target(matrix, image) for image in matrix.images}}
+
+
+def _target(matrix: Matrix, image: Image) -> dict[str, Any]:
+    return {
+        "context": ".",
+        "dockerfile": DOCKERFILE,
+        "target": "image",
+        "args": arguments(matrix, image),
+        "tags": [matrix.tag(image)],
+        "labels": labels(matrix, image),
+    }
+
+
+def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
+    """The build arguments of an image, by the names in ARGUMENTS."""
+    return {
+        "BASE": matrix.base(image).reference,
+        "PLATFORM": image.platform,
+        "LOCK": lock_path(image.platform),
+        "TORCH": _requirements(matrix.shared(image.platform)),
+        "TORCH_BACKEND": matrix.platforms[image.platform].torch_backend or "",
+        "KERNELS": _requirements(matrix.kernels(image)),
+        "IMAGE_ID": image.id,
+        "SPEC": spec_path(image.id),
+    }
+
+
+def labels(matrix: Matrix, image: Image) -> dict[str, str]:
+    """The OCI labels known before a build, and ours: what the image holds, lists by comma."""
+    project, base = matrix.project, matrix.base(image)
+    titles = ", ".join(matrix.backends[name].title for name in image.backends)
+    return {
+        f"{OCI}.title": f"{project.name} {image.id}",
+        f"{OCI}.description": f"{project.title}: {titles}; {matrix.platforms[image.platform].title}",
+        f"{OCI}.version": project.version,
+        f"{OCI}.source": project.source,
+        f"{OCI}.licenses": project.licence,
+        f"{OCI}.base.name": base.image,
+        f"{OCI}.base.digest": base.digest,
+        f"{OWN}.id": image.id,
+        f"{OWN}.platform": image.platform,
+        f"{OWN}.backends": ",".join(image.backends),
+        f"{OWN}.architectures": ",".join(matrix.supported(image)),
+        f"{OWN}.packages": ",".join(_requirements(matrix.packages(image)).split()),
+    }
+
+
+def _requirements(packages: dict[str, str]) -> str:
+    return " ".join(f"{package}=={version}" for package, version in packages.items())

@@ -1,0 +1,171 @@
+"""`nox -s build -- ID...`: builds and loads images with `docker buildx bake`."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from attn_matrix import engine
+from attn_matrix.bake import OCI
+from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
+from attn_matrix.load import FILE, read
+from attn_matrix.model import Base, Image, Matrix
+from attn_matrix.render import BAKE as BAKE_FILE
+from attn_matrix.render import SPECS, differences, render
+from attn_matrix.select import pick
+from attn_matrix.tables import BEGIN, END
+
+BAKE: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE, "--load")
+# The README is no part of a build.
+NO_TABLES: Final = f"{BEGIN}\n{END}\n"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a build takes things from, beside the registry and the package index.
+
+    `base` replaces the pinned base image of every target; `local_base` allows the engine's own image of the same tag
+    where no registry answers. `wheelhouse` is a directory of wheels, looked in first; `ca` a bundle of certificates.
+    """
+
+    base: str | None = None
+    local_base: bool = False
+    wheelhouse: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True)
+class BaseUsed:
+    """The base image that a build starts from; `digest` is empty when neither its reference nor the engine says it."""
+
+    reference: str
+    name: str
+    digest: str
+
+    def settings(self) -> tuple[str, ...]:
+        """What bake has to be told of it."""
+        return (
+            f"args.BASE={self.reference}",
+            f"labels.{OCI}.base.name={self.name}",
+            f"labels.{OCI}.base.digest={self.digest}",
+        )
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    parser = subparsers.add_parser("build", help="build and load images with docker buildx bake")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="an image id, or a glob such as '*-cu128'")
+    parser.add_argument("--base", metavar="IMAGE", help="start from IMAGE instead of the pinned base")
+    parser.add_argument("--local-base", action="store_true", help="no registry: the engine's own image of that tag")
+    parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="looked in first; default: PIP_FIND_LINKS")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="CA certificates; default: SSL_CERT_FILE")
+    parser.add_argument("--no-cache", action="store_true", help="build every layer again")
+    parser.set_defaults(handler=_handle)
+
+
+def _handle(arguments: Namespace) -> int:
+    matrix = read(arguments.root / FILE)
+    if not arguments.ids:
+        raise UsageError("which images? Give ids or a glob such as '*-cu128'; known:", *(i.id for i in matrix.images))
+    images = pick(matrix, arguments.ids)
+    sources = Sources(arguments.base, arguments.local_base, _wheelhouse(arguments.wheelhouse), _bundle(arguments.ca))
+    build(arguments.root, matrix, images, sources, no_cache=arguments.no_cache)
+    return 0
+
+
+def _wheelhouse(given: Path | None) -> Path | None:
+    if given and not given.is_dir():
+        raise UsageError(f"--wheelhouse: there is no directory {given}")
+    return given or default_wheelhouse(os.environ)
+
+
+def _bundle(given: Path | None) -> Path | None:
+    if given and not given.is_file():
+        raise UsageError(f"--ca: there is no file {given}")
+    return given or default_bundle(os.environ)
+
+
+def default_wheelhouse(environment: Mapping[str, str]) -> Path | None:
+    """PIP_FIND_LINKS when it is one directory; pip also takes links and lists of them there."""
+    directory = Path(environment.get("PIP_FIND_LINKS") or os.devnull)
+    return _said("wheelhouse", directory, "PIP_FIND_LINKS") if directory.is_dir() else None
+
+
+def default_bundle(environment: Mapping[str, str]) -> Path | None:
+    """SSL_CERT_FILE when there is such a file."""
+    file = Path(environment.get("SSL_CERT_FILE") or os.devnull)
+    return _said("CA certificates", file, "SSL_CERT_FILE") if file.is_file() else None
+
+
+def _said(what: str, path: Path, variable: str) -> Path:
+    engine.say(f"{what}: {path} (from {variable})")
+    return path
+
+
+def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources, *, no_cache: bool = False) -> None:
+    """Build `images` and load them into the engine.
+
+    Raises EngineMissing; StaleFiles when docker/bake.json is not what images.yaml says; CommandFailed when a target
+    fails, after the builder has named it and shown the end of its log.
+    """
+    engine.require()
+    require_fresh(root, matrix)
+    pinned = {image.id: matrix.base(image) for image in images}
+    used = {base: base_used(base, sources) for base in dict.fromkeys(pinned.values())}
+    bases = {name: used[base] for name, base in pinned.items()}
+    command = bake_command(bases, sources, revision(root))
+    if no_cache:
+        command.append("--no-cache")
+    code = engine.status(command, cwd=root)
+    if code:
+        hint = "no registry in reach: --base IMAGE takes one that the engine has; no package index: --wheelhouse DIR"
+        raise CommandFailed(f"building {', '.join(bases)} failed (exit code {code}); the log is above", hint)
+
+
+def require_fresh(root: Path, matrix: Matrix) -> None:
+    """Raises StaleFiles when what the builder reads is not what images.yaml says: the image would not be either."""
+    rendered = render(matrix, {}, NO_TABLES)
+    stale = differences(root, {name: text for name, text in rendered.items() if name == BAKE_FILE or SPECS in name})
+    if stale:
+        raise StaleFiles(*(f"{name} is not what {FILE} says" for name in stale), "run: nox -s render")
+
+
+def revision(root: Path) -> str | None:
+    """The commit that `root` is at, with `-dirty` when files differ from it; None outside of a git checkout."""
+    try:
+        return engine.capture(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=root)
+    except CommandFailed:
+        return None
+
+
+def base_used(pinned: Base, sources: Sources) -> BaseUsed:
+    """The one asked for, else the pinned one, else, if that is allowed, the engine's own image of the same tag."""
+    if sources.base:
+        name, _, digest = sources.base.partition("@")
+        return BaseUsed(sources.base, name, digest or engine.identity(sources.base) or "")
+    here = engine.identity(pinned.image) if sources.local_base else None
+    if here is None or engine.identity(pinned.reference) or engine.in_registry(pinned.reference):
+        return BaseUsed(pinned.reference, pinned.image, pinned.digest)
+    engine.say(f"NOT THE PINNED BASE: no registry answers, so this builds on the engine's own {pinned.image} ({here})")
+    return BaseUsed(pinned.image, pinned.image, here)
+
+
+def bake_command(bases: Mapping[str, BaseUsed], sources: Sources, commit: str | None) -> list[str]:
+    """The call of bake for the image ids in `bases`, each with the base it starts from.
+
+    What differs from docker/bake.json goes into arguments and labels. Labels are no layer, so a new commit builds
+    nothing again.
+    """
+    settings = [f"{name}.{setting}" for name, base in bases.items() for setting in base.settings()]
+    if commit:
+        settings.append(f"*.labels.{OCI}.revision={commit}")
+    if sources.wheelhouse:
+        settings.append(f"*.contexts.wheelhouse={sources.wheelhouse.resolve()}")
+    if sources.ca:
+        settings.append(f"*.secrets=id=ca,src={sources.ca.resolve()}")
+    # bake reads nothing outside of the repository that it was not allowed to.
+    allowed = [f"--allow=fs.read={path.resolve()}" for path in (sources.wheelhouse, sources.ca) if path]
+    return [*BAKE, *allowed, *(f"--set={setting}" for setting in settings), *bases]

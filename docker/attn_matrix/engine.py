@@ -1,0 +1,255 @@
+"""The one door to Docker and to every other program that the host side starts.
+
+docker-py runs containers; it has no BuildKit, so images are built by calling the `docker` program.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attn_matrix import ROOT
+from attn_matrix.errors import AttnError, CommandFailed, EngineMissing
+
+if TYPE_CHECKING:  # docker-py takes 0.2 s to import: only what talks to the engine pays for it
+    from docker.models.containers import Container
+
+    from docker import DockerClient
+
+INSTALL_DOCKER: Final = "install Docker Engine 23 or newer: https://docs.docker.com/engine/install/"
+START_DOCKER: Final = "if it is installed: start it, let this user use it (group `docker`), or set DOCKER_HOST"
+INSTALL_BUILDX: Final = "install the buildx plugin, 0.17 or newer: https://docs.docker.com/build/install-buildx/"
+INSTALL_GPUS: Final = (
+    "install the NVIDIA Container Toolkit: "
+    "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
+)
+INSTALL: Final = {
+    "docker": INSTALL_DOCKER,
+    "uv": "pip install --require-hashes -r docker/locks/tools.txt",
+    "git": "install git",
+}
+# How long an engine that is there may take to answer, in seconds.
+ANSWER_TIMEOUT: Final = 20
+
+
+def say(line: str) -> None:
+    """One line to the person at the terminal: on stderr, since stdout belongs to what is run."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# ---- programs ----
+
+
+def find(program: str) -> str:
+    """The path of `program`: beside this Python, else on PATH. Raises EngineMissing (docker) or CommandFailed."""
+    beside = Path(sys.executable).parent / program
+    found = str(beside) if beside.is_file() else shutil.which(program)
+    if found is None:
+        error: type[AttnError] = EngineMissing if program == "docker" else CommandFailed
+        raise error(f"there is no program {program!r} on PATH", INSTALL.get(program, f"install {program}"))
+    return found
+
+
+def call(command: Sequence[str], *, cwd: Path = ROOT) -> None:
+    """Echo `command` and run it with its output streamed. Raises CommandFailed."""
+    code = status(command, cwd=cwd)
+    if code:
+        raise CommandFailed(f"exit code {code} from {shlex.join(command[:3])}; its output is above")
+
+
+def status(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> int:
+    """Echo `command`, run it with its output streamed; returns its exit code, 128+n when signal n ended it.
+
+    `env` is added to our environment. SIGINT and SIGTERM are passed on.
+    """
+    say(f"+ {shlex.join(command)}")
+    argv, environment = [find(command[0]), *command[1:]], {**os.environ, **(env or {})}
+    with subprocess.Popen(argv, cwd=cwd, env=environment) as process, _forwarding(process.send_signal):
+        code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def capture(command: Sequence[str], *, stdin: str = "", cwd: Path = ROOT) -> str:
+    """What `command` writes to stdout, stripped. Raises CommandFailed with what it wrote to stderr."""
+    done = subprocess.run(
+        [find(command[0]), *command[1:]], input=stdin, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CommandFailed(f"exit code {done.returncode} from {shlex.join(command)}", done.stderr.strip())
+    return done.stdout.strip()
+
+
+@contextmanager
+def _forwarding(deliver: Callable[[int], object]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to what runs in the foreground; the second one kills it.
+
+    A program that is process 1 of its container and has no handler of its own does not even notice the first.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        deliver(number if len(received) == 1 else signal.SIGKILL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- the engine ----
+
+
+def require() -> None:
+    """Raises EngineMissing when no engine answers or the `docker` program has no buildx; says what to install."""
+    try:
+        capture(["docker", "version", "--format", "{{.Server.Version}}"])
+    except CommandFailed as error:
+        raise EngineMissing(f"no Docker Engine answers: {error.lines[-1]}", INSTALL_DOCKER, START_DOCKER) from error
+    try:
+        capture(["docker", "buildx", "version"])
+    except CommandFailed as error:
+        raise EngineMissing("the `docker` program has no `buildx`", INSTALL_BUILDX) from error
+
+
+@contextmanager
+def connect() -> Iterator[DockerClient]:
+    """A client of the engine that the `docker` program uses too. Raises EngineMissing, which says what was tried."""
+    try:
+        from docker.errors import DockerException
+
+        import docker
+    except ImportError as error:
+        raise EngineMissing("docker-py is not installed", "pip install -r docker/locks/host.txt") from error
+    host = os.environ.get("DOCKER_HOST") or _context_host()
+    try:
+        client = docker.DockerClient.from_env(environment={**os.environ, "DOCKER_HOST": host})
+        client.ping()
+    except (DockerException, OSError) as error:
+        raise EngineMissing(f"no Docker Engine answers at {host}: {error}", INSTALL_DOCKER, START_DOCKER) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _context_host() -> str:
+    """The address in the current `docker context`, such as a rootless engine's; docker-py alone looks at none."""
+    from docker.context import ContextAPI
+
+    return str(ContextAPI.get_current_context().Host)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A container to run: `gpus` hands all NVIDIA GPUs of the host to it."""
+
+    image: str
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    gpus: bool = False
+
+    def as_docker_run(self) -> list[str]:
+        """The `docker run` that does the same: it is echoed, so that a person can repeat it."""
+        variables = [part for name, value in self.environment.items() for part in ("-e", f"{name}={value}")]
+        gpus = ["--gpus", "all"] if self.gpus else []
+        return ["docker", "run", "--rm", *gpus, *variables, self.image, *self.command]
+
+
+def run(request: Request) -> int:
+    """Run a container in the foreground, its stdout to ours and its stderr to ours; returns its exit code.
+
+    SIGINT and SIGTERM go to the container, and it is removed in every case. Raises EngineMissing when there is no
+    engine, or none that can hand out GPUs, and CommandFailed when there is no such image.
+    """
+    say(f"+ {shlex.join(request.as_docker_run())}")
+    with connect() as client, created(client, request) as container:
+        output = container.attach(stream=True, logs=True, demux=True)
+        with _forwarding(lambda number: _kill(container, number)):
+            _start(container)
+            for out, err in output:
+                _write(sys.stdout.fileno(), out)
+                _write(sys.stderr.fileno(), err)
+            return int(container.wait()["StatusCode"])
+
+
+@contextmanager
+def created(client: DockerClient, request: Request) -> Iterator[Container]:
+    """A container that has not been started yet and is removed at the end, whatever happens."""
+    from docker.errors import ImageNotFound
+    from docker.types import DeviceRequest
+
+    try:
+        container = client.containers.create(
+            request.image,
+            list(request.command),
+            environment=dict(request.environment),
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if request.gpus else [],
+        )
+    except ImageNotFound as error:
+        name = request.image.rpartition(":")[2]
+        raise CommandFailed(f"the engine has no image {request.image}", f"nox -s build -- {name}") from error
+    try:
+        yield container
+    finally:
+        container.remove(force=True)
+
+
+def _start(container: Container) -> None:
+    from docker.errors import APIError
+
+    try:
+        container.start()
+    except APIError as error:
+        if "could not select device driver" in str(error):
+            raise EngineMissing("this Docker Engine cannot hand GPUs to a container", INSTALL_GPUS) from error
+        # The engine creates the container before it finds out that there is no such program in it.
+        raise CommandFailed(f"the engine cannot start the container: {error.explanation}") from error
+
+
+def _kill(container: Container, number: int) -> None:
+    from docker.errors import APIError
+
+    try:
+        container.kill(signal.Signals(number).name)
+    except APIError as error:  # it does not run yet, or no more
+        raise KeyboardInterrupt from error
+
+
+def _write(descriptor: int, data: bytes | None) -> None:
+    """All of `data`, as the bytes that they are."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def identity(reference: str) -> str | None:
+    """The engine's own id (`sha256:...`) of the image `reference`; None when it has none, or there is no engine."""
+    try:
+        return capture(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
+    except (CommandFailed, EngineMissing):
+        return None
+
+
+def in_registry(reference: str) -> bool:
+    """Whether a registry answers the engine for `reference` within ANSWER_TIMEOUT."""
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    with connect() as client:
+        client.api.timeout = ANSWER_TIMEOUT
+        try:
+            client.images.get_registry_data(reference)
+        except (DockerException, RequestException):
+            return False
+    return True

@@ -1,0 +1,170 @@
+"""What would be built and what is excluded: the facts, as text for a terminal and as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from attn_matrix import cells
+from attn_matrix.load import FILE, read
+from attn_matrix.model import Exclusion, Image, Matrix
+from attn_matrix.select import pick_planned
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """An image that would be built. `forward_only` names its backends that have no gradients on its platform."""
+
+    id: str
+    tag: str
+    platform: str
+    backends: tuple[str, ...]
+    forward_only: tuple[str, ...]
+    architectures: tuple[str, ...]
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """A combination without an image, on one line and as the `ids` that its images would have.
+
+    `architectures` is empty where it is all of them.
+    """
+
+    combination: str
+    ids: tuple[str, ...]
+    backends: tuple[str, ...]
+    platforms: tuple[str, ...]
+    architectures: tuple[str, ...]
+    status: str
+    reason: str
+    source: str
+    review: str
+    overdue: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    images: tuple[Planned, ...]
+    exclusions: tuple[Excluded, ...]
+
+
+def plan(matrix: Matrix, patterns: Sequence[str], today: date) -> Plan:
+    """The images and exclusions whose ids match `patterns`, or all. Raises UnknownImage."""
+    images, exclusions = pick_planned(matrix, patterns)
+    return Plan(
+        images=tuple(_planned(matrix, image) for image in images),
+        exclusions=tuple(_excluded(exclusion, today) for exclusion in exclusions),
+    )
+
+
+def _planned(matrix: Matrix, image: Image) -> Planned:
+    return Planned(
+        id=image.id,
+        tag=matrix.tag(image),
+        platform=image.platform,
+        backends=image.backends,
+        forward_only=tuple(name for name in image.backends if not matrix.gradients(name, image.platform)),
+        architectures=matrix.supported(image),
+        packages=matrix.packages(image),
+    )
+
+
+def _excluded(exclusion: Exclusion, today: date) -> Excluded:
+    return Excluded(
+        combination=cells.combination(exclusion),
+        ids=tuple(cells.ids(exclusion)),
+        backends=exclusion.backends,
+        platforms=exclusion.platforms,
+        architectures=exclusion.architectures,
+        status=exclusion.status,
+        reason=exclusion.reason,
+        source=exclusion.source,
+        review=exclusion.review.isoformat(),
+        overdue=exclusion.review < today,
+    )
+
+
+def to_json(what: Plan) -> str:
+    return json.dumps({"schema": SCHEMA, **asdict(what)}, indent=2) + "\n"
+
+
+def to_text(what: Plan, width: int) -> str:
+    """Two aligned tables; the last column of each wraps at `width` characters."""
+    images = [
+        (image.id, _backends(image), f"{', '.join(image.architectures) or 'CPU'}\n{_versions(image)}")
+        for image in what.images
+    ]
+    exclusions = [
+        (item.combination, item.review, f"{item.status}: {item.reason}\n{item.source}") for item in what.exclusions
+    ]
+    parts = [
+        f"{len(images)} images would be built",
+        _table(("IMAGE", "BACKENDS", "RUNS ON, WITH"), images, width),
+        f"{len(exclusions)} exclusions: no image, for a reason",
+        _table(("COMBINATION", "REVIEW", "REASON"), exclusions, width),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def warnings(what: Plan) -> list[str]:
+    """A line for each exclusion whose review date has passed."""
+    return [
+        f"{item.combination}: to be looked at again since {item.review}: {item.reason} ({item.source})"
+        for item in what.exclusions
+        if item.overdue
+    ]
+
+
+def _backends(image: Planned) -> str:
+    names = (f"{name} (forward only)" if name in image.forward_only else name for name in image.backends)
+    return ", ".join(names)
+
+
+def _versions(image: Planned) -> str:
+    return ", ".join(f"{package} {version}" for package, version in image.packages.items())
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    room = max(width - indent, 30)
+    lines: list[str] = []
+    for row in (head, *rows):
+        start = "".join(f"{text:<{size + 2}}" for text, size in zip(row, widths, strict=False))
+        last = [line for paragraph in row[-1].splitlines() for line in _wrapped(paragraph, room)]
+        lines += [(start if index == 0 else " " * indent) + line for index, line in enumerate(last)]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, room: int) -> Iterable[str]:
+    return wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def add_parser(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = commands.add_parser("plan", help="show what would be built and what is excluded")
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="image ids or excluded ones, with * and ?")
+    parser.add_argument("--json", action="store_true", help="the same facts as JSON")
+    parser.set_defaults(handler=_handle)
+
+
+def _handle(arguments: Namespace) -> int:
+    what = plan(read(arguments.root / FILE), arguments.patterns, date.today())
+    print(to_json(what) if arguments.json else to_text(what, shutil.get_terminal_size((120, 40)).columns), end="")
+    for line in warnings(what):
+        print(f"warning: {line}", file=sys.stderr)
+    return 0

@@ -1,0 +1,130 @@
+"""Every generated file, from images.yaml: rendering is pure, and the same matrix gives the same bytes.
+
+`nox -s render` writes the files; with `--check` it compares, so that a commit cannot hold a stale one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from difflib import unified_diff
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attn_matrix.bake import bake_file
+from attn_matrix.errors import MatrixError, StaleFiles, UsageError
+from attn_matrix.load import FILE, read
+from attn_matrix.model import Matrix, lock_path, spec_path
+from attn_matrix.specs import image_specs
+from attn_matrix.tables import BEGIN, END, insert
+from entrypoint.spec import BANNER, to_json
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+BAKE = "docker/bake.json"
+SCHEMA = "docker/images.schema.json"
+SPECS = "docker/specs"
+README = "README.md"
+
+
+def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, str]:
+    """The text of every generated file, by its path from the repository root.
+
+    `locks` are the texts of the locks that exist, by platform. Raises MatrixError when one of them does not hold a
+    version that images.yaml pins, and UsageError when `readme` has no place for the tables.
+    """
+    wrong = [line for platform, lock in locks.items() for line in _against_lock(matrix, platform, lock)]
+    if wrong:
+        raise MatrixError(*wrong)
+    tables = insert(readme, matrix)
+    if tables is None:
+        raise UsageError(f"{README}: needs one line {BEGIN} and, below it, one line {END}")
+    schema = {"$comment": BANNER, **Matrix.model_json_schema()}
+    return {SCHEMA: _json(schema), README: tables, **build_files(matrix)}
+
+
+def build_files(matrix: Matrix) -> dict[str, str]:
+    """The generated files that a build reads: the bake file and the specs."""
+    specs = {spec_path(name): to_json(spec) for name, spec in image_specs(matrix).items()}
+    return {BAKE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _against_lock(matrix: Matrix, platform: str, lock: str) -> list[str]:
+    """A line for each pin of `platform` that its lock does not hold."""
+    requirements = (line.split()[0].partition("==") for line in lock.splitlines() if line[:1].isalnum())
+    held = {package: version for package, _, version in requirements}
+    return [
+        f"{FILE}: platforms.{platform}.pins.{package}: {version} is pinned, but {lock_path(platform)} has "
+        f"{held.get(package, 'no version of it')}"
+        for package, version in matrix.platforms[platform].pins.items()
+        if held.get(package) != version
+    ]
+
+
+def rendered(root: Path) -> dict[str, str]:
+    """What `render` makes of the repository at `root`. Raises AttnError."""
+    matrix = read(root / FILE)
+    paths = {name: root / lock_path(name) for name in matrix.platforms}
+    locks = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
+    readme = root / README
+    return render(matrix, locks, readme.read_text(encoding="utf-8") if readme.exists() else "")
+
+
+def write(root: Path, files: Mapping[str, str]) -> list[str]:
+    """Write what differs and remove what no image owns in docker/specs; returns a line for each change."""
+    changes = []
+    for name, text in files.items():
+        path = root / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            changes.append(f"wrote {name}")
+    for name in foreign(root, files):
+        (root / name).unlink()
+        changes.append(f"removed {name}")
+    return changes
+
+
+def foreign(root: Path, files: Mapping[str, str]) -> list[str]:
+    """Files in docker/specs that render does not make."""
+    names = (path.relative_to(root).as_posix() for path in (root / SPECS).glob("*"))
+    return sorted(name for name in names if name not in files)
+
+
+def differences(root: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """A unified diff from what is on disk to what would be written, for each file that is stale, absent or foreign."""
+    result = {}
+    for name, text in [*files.items(), *((name, "") for name in foreign(root, files))]:
+        path = root / name
+        now = path.read_text(encoding="utf-8") if path.exists() else ""
+        if now != text:
+            diff = unified_diff(now.splitlines(True), text.splitlines(True), name, f"{name} (rendered)")
+            result[name] = "".join(diff)
+    return result
+
+
+def add_parser(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = commands.add_parser("render", help="write the generated files")
+    parser.add_argument("--check", action="store_true", help="only compare; exit 1 and print a diff when one differs")
+    parser.set_defaults(handler=_handle)
+
+
+def _handle(arguments: Namespace) -> int:
+    files = rendered(arguments.root)
+    if not arguments.check:
+        for line in write(arguments.root, files) or ["nothing to write"]:
+            print(line)
+        return 0
+    stale = differences(arguments.root, files)
+    sys.stdout.writelines(stale.values())
+    if stale:
+        raise StaleFiles(*(f"{name} is not what {FILE} says" for name in stale), "run: nox -s render")
+    print(f"{len(files)} generated files are what {FILE} says")
+    return 0

@@ -1,0 +1,88 @@
+"""docker/specs/<id>.json: what each image claims about itself, in the types that its entrypoint reads."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from attn_matrix.model import Baseline, Image, Matrix
+from entrypoint.spec import BackendSpec, Floor, ImageSpec, Sibling
+
+# The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
+Index = dict[tuple[str | None, str | None, str | None], list[Image]]
+
+
+def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
+    """The spec of every image, by id."""
+    images = _index(matrix)
+    return {image.id: _spec(matrix, image, images) for image in matrix.images}
+
+
+def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
+    platform = matrix.platforms[image.platform]
+    return ImageSpec(
+        id=image.id,
+        version=matrix.project.version,
+        platform=image.platform,
+        device=platform.device,
+        driver=platform.driver.minimum if platform.driver else None,
+        backends=tuple(_backend(matrix, name, image.platform) for name in image.backends),
+        packages=matrix.packages(image),
+        architectures={name: matrix.architectures[name].capabilities for name in platform.architectures},
+        supported=matrix.supported(image),
+        floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
+        siblings=tuple(_siblings(matrix, image, images)),
+    )
+
+
+def _backend(matrix: Matrix, name: str, platform: str) -> BackendSpec:
+    return BackendSpec(
+        name=name,
+        packages=matrix.backends[name].packages,
+        architectures=matrix.runs_on(name, platform),
+        gradients=matrix.gradients(name, platform),
+    )
+
+
+def _floors(baselines: Iterable[Baseline], image: Image) -> Iterator[Floor]:
+    for baseline in baselines:
+        if baseline.backend in image.backends:
+            yield Floor(
+                gpu=baseline.gpu,
+                backend=baseline.backend,
+                forward=round(baseline.margin * baseline.forward, 3),
+                backward=round(baseline.margin * baseline.backward, 3),
+                source=f"{baseline.margin:g} of what was measured: {baseline.source}",
+            )
+
+
+def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
+    """For every architecture, and for no GPU at all, the image nearest to this one that runs there.
+
+    On an architecture that this image runs on itself only an image of another platform helps: its driver may do.
+    """
+    own = matrix.supported(image) or (None,)
+    chosen: dict[str, Image] = {}
+    for architecture in (*matrix.architectures, None):
+        near = (other for key in _keys(image) for other in images.get((architecture, *key), ()))
+        usable = (other for other in near if other.platform != image.platform or architecture not in own)
+        nearest = next(usable, None)
+        if nearest is not None:
+            chosen.setdefault(nearest.id, nearest)
+    for other in chosen.values():
+        yield Sibling(id=other.id, platform=other.platform, architectures=matrix.supported(other))
+
+
+def _index(matrix: Matrix) -> Index:
+    """Images for many architectures come before those narrowed to one."""
+    index: Index = defaultdict(list)
+    for image in sorted(matrix.images, key=lambda image: image.architecture is not None):
+        for architecture in matrix.supported(image) or (None,):
+            for key in _keys(image):
+                index[(architecture, *key)].append(image)
+    return index
+
+
+def _keys(image: Image) -> tuple[tuple[str | None, str | None], ...]:
+    """From near to far: the same backend and platform, the same backend, the same platform, any."""
+    return (image.default, image.platform), (image.default, None), (None, image.platform), (None, None)

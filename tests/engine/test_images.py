@@ -1,0 +1,116 @@
+"""The built images: what they hold, who they run as, and the real check inside them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+HARDENED = ["--user=12345:0", "--read-only", "--tmpfs=/tmp:exec", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+def inside(image: str, script: str, *options: str) -> str:
+    """The output of a shell script in the image, without the check."""
+    done = docker("run", "--rm", "--network=none", "--env=ATTN_CHECK=off", *options, image, "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def inspect(image: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(docker("image", "inspect", image).stdout)[0]
+    return document
+
+
+def test_the_real_check_passes_without_network_and_privileges(sdpa_cpu: str) -> None:
+    """As any UID, with a read-only root: the report on stdout is a PASS of sdpa, observed in the profiler."""
+    done = docker("run", "--rm", "--network=none", *HARDENED, sdpa_cpu, "check", "--json")
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["verdict"], report["backend"]["observed"]) == ("PASS", "sdpa")
+    assert report["image"]["versions"]["torch"].startswith("2.13.0")
+    assert len(report["cases"]) >= 8
+
+
+def test_a_wrong_kernel_in_a_real_image_is_refused(sdpa_cpu: str) -> None:
+    """torch's attention replaced by one with a scale that is 5 % off: 92, found by the real child."""
+    patch = (
+        "import torch.nn.functional as F; real = F.scaled_dot_product_attention\n"
+        "F.scaled_dot_product_attention = lambda q, *a, **k: real(q * 1.05, *a, **k)\n"
+    )
+    script = f"mkdir -p /tmp/p && printf '{patch}' > /tmp/p/sitecustomize.py && PYTHONPATH=/tmp/p ATTN_CHECK=enforce exec "
+    script += "/opt/venv/bin/python -I -S /opt/attn/entrypoint echo ran"
+    done = docker("run", "--rm", "--network=none", "--env=ATTN_CHECK=off", sdpa_cpu, "sh", "-c", script.replace("\n", "\\n"))
+
+    assert done.returncode == 92, done.stderr
+    assert done.stdout == ""
+    assert "sdpa computes wrong numbers" in done.stderr
+
+
+def test_flex_compiles_as_any_user_on_a_read_only_root(flex_cpu: str) -> None:
+    """FlexAttention calls g++ and loads the result from /tmp; on a CPU it is forward only, and says so first."""
+    done = docker("run", "--rm", "--network=none", *HARDENED, "--env=ATTN_ALLOW=forward-only", flex_cpu, "check")
+
+    assert done.returncode == 0, done.stderr
+    assert "DEGRADED: Forward only: flex has no gradients on cpu" in done.stderr
+    assert "flex observed" in done.stderr
+
+
+def test_the_torch_layer_is_shared(sdpa_cpu: str, flex_cpu: str) -> None:
+    """All but the last few layers of two images of a platform are the same."""
+    first, second = (inspect(image)["RootFS"]["Layers"] for image in (sdpa_cpu, flex_cpu))
+    torch_layer = 4  # base image, packages, user, torch
+
+    assert len(first) > torch_layer
+    assert first[:torch_layer] == second[:torch_layer]
+
+
+@pytest.mark.parametrize(
+    "name", ["title", "version", "revision", "source", "licenses", "base.name", "base.digest"]
+)
+def test_the_image_has_oci_labels(sdpa_cpu: str, name: str) -> None:
+    """Each is there and says something."""
+    assert inspect(sdpa_cpu)["Config"]["Labels"][f"org.opencontainers.image.{name}"]
+
+
+def test_the_labels_say_what_is_inside(sdpa_cpu: str, flex_cpu: str) -> None:
+    """Backends and platform, for tools that never start the image."""
+    labels = inspect(flex_cpu)["Config"]["Labels"]
+
+    assert labels["dev.axolotl-attn.backends"] == "flex,sdpa"
+    assert labels["dev.axolotl-attn.platform"] == "cpu"
+
+
+def test_it_is_not_root(sdpa_cpu: str) -> None:
+    """By default and by number, so that Kubernetes' runAsNonRoot can see it."""
+    assert inspect(sdpa_cpu)["Config"]["User"] == "1000:0"
+    assert inside(sdpa_cpu, "id -u").strip() == "1000"
+
+
+def test_nothing_is_left_behind(sdpa_cpu: str) -> None:
+    """No world-writable file, no cache of pip, uv or apt, no list, no setting of an index, no secret."""
+    listing = inside(
+        sdpa_cpu,
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /run/lock \\) -prune "
+        "-o \\( -type f -o -type d \\) -perm -o+w -print; ls /run/secrets /root/.cache /var/lib/apt/lists "
+        "/etc/pip.conf /home/attn/.config 2>/dev/null; true",
+        "--user=0",
+    )
+
+    assert listing.split() == []
+
+
+def test_the_compilers_are_there(sdpa_cpu: str) -> None:
+    """Triton calls gcc and includes Python.h; FlexAttention on a CPU calls g++."""
+    inside(sdpa_cpu, "gcc --version && g++ --version && test -f /usr/include/python3.11/Python.h")
+
+
+def test_bytecode_is_compiled(sdpa_cpu: str) -> None:
+    """A read-only root can never write it later, so each start would compile again."""
+    inside(sdpa_cpu, "ls /opt/attn/entrypoint/__pycache__/main.*.pyc /opt/venv/lib/python3.11/site-packages/torch/__pycache__/")

@@ -1,0 +1,73 @@
+"""What a Matrix says about its images."""
+
+from pathlib import Path
+
+import pytest
+from attn_matrix.errors import UnknownImage
+from attn_matrix.load import read
+from attn_matrix.model import Image
+from attn_matrix.select import pick
+
+SMALL = read(Path(__file__).parents[1] / "data" / "valid.yaml")
+
+
+def image(name: str) -> Image:
+    (found,) = pick(SMALL, [name])
+    return found
+
+
+def test_an_image_supports_what_its_default_backend_runs_on() -> None:
+    """FlashAttention 4 narrows the platform, and a CPU has no architectures."""
+    assert SMALL.supported(image("sdpa-cu128")) == ("ampere", "hopper")
+    assert SMALL.supported(image("fa4-cu128")) == ("hopper",)
+    assert SMALL.supported(image("sdpa-cpu")) == ()
+
+
+def test_an_image_narrowed_to_one_architecture() -> None:
+    """Its own architecture is all that is left."""
+    narrowed = Image(id="sdpa-cu128-hopper", platform="cu128", backends=("sdpa",), architecture="hopper")
+    assert SMALL.supported(narrowed) == ("hopper",)
+
+
+def test_packages_are_torch_and_what_the_backends_need() -> None:
+    """A kernel package is in no image whose backends do not need it."""
+    assert SMALL.packages(image("sdpa-cu128")) == {"torch": "2.10.0"}
+    assert SMALL.packages(image("fa4-cu128")) == {"torch": "2.10.0", "flash-attn-4": "4.0.0b36"}
+
+
+def test_a_pinned_package_of_no_backend_is_shared_by_the_platform() -> None:
+    """So numpy goes into the layer of torch, and flash-attn-4 does not."""
+    platform = SMALL.platforms["cu128"].model_copy(update={"pins": {"torch": "2.10.0", "numpy": "2.4.6"}})
+    matrix = SMALL.model_copy(update={"platforms": {"cu128": platform}})
+    assert matrix.shared("cu128") == {"torch": "2.10.0", "numpy": "2.4.6"}
+    assert SMALL.shared("cu128") == {"torch": "2.10.0"}
+
+
+def test_the_base_by_digest() -> None:
+    """A tag alone can move."""
+    assert SMALL.base(image("sdpa-cpu")).reference == f"example.org/plain:1@sha256:{'1' * 64}"
+
+
+def test_pick_by_glob_keeps_the_order_of_the_file() -> None:
+    """Each image once, whatever the order of the patterns."""
+    assert [found.id for found in pick(SMALL, ["fa4-*", "*-cu128"])] == ["sdpa-cu128", "fa4-cu128"]
+    assert pick(SMALL, []) == SMALL.images
+
+
+def test_pick_names_the_closest_for_each_unknown_id() -> None:
+    """All of them at once."""
+    with pytest.raises(UnknownImage) as caught:
+        pick(SMALL, ["sdpa-cu129", "sdpa-cpu", "fa4cu128"])
+    assert caught.value.lines == (
+        "no image 'sdpa-cu129'; did you mean 'sdpa-cu128'?",
+        "no image 'fa4cu128'; did you mean 'fa4-cu128'?",
+    )
+
+
+def test_pick_says_why_an_excluded_id_is_not_built() -> None:
+    """The reason is worth more than the nearest name."""
+    with pytest.raises(UnknownImage) as caught:
+        pick(SMALL, ["fa4-cpu"])
+    assert caught.value.lines == (
+        "no image 'fa4-cpu', it is excluded (unsupported): CUDA kernels only (https://example.org/fa4)",
+    )

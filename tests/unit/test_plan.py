@@ -1,0 +1,105 @@
+"""The plan: what would be built, and every exclusion, as text and as JSON."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+from attn_matrix import ROOT
+from attn_matrix.cli import main
+from attn_matrix.errors import UnknownImage
+from attn_matrix.load import FILE, read
+from attn_matrix.plan import plan, to_json, to_text, warnings
+
+DATA = Path(__file__).parents[1] / "data"
+SMALL = read(DATA / "valid.yaml")
+REVIEW = date(2027, 11, 22)
+EARLY = date(2026, 11, 22)
+
+
+def test_the_facts_of_an_image() -> None:
+    """Everything a person needs to choose it."""
+    image = plan(SMALL, ["fa4-cu128"], EARLY).images[0]
+    assert (image.id, image.tag, image.platform) == ("fa4-cu128", "small:fa4-cu128", "cu128")
+    assert image.backends == ("fa4", "sdpa")
+    assert image.architectures == ("hopper",)
+    assert image.packages == {"torch": "2.10.0", "flash-attn-4": "4.0.0b36"}
+
+
+def test_the_facts_of_an_exclusion() -> None:
+    """Reason, source and review date, and the ids that its images would have."""
+    exclusion = plan(SMALL, ["fa4-cu128-ampere"], EARLY).exclusions[0]
+    assert exclusion.combination == "fa4 x cu128 (ampere)"
+    assert exclusion.ids == ("fa4-cu128-ampere",)
+    assert (exclusion.status, exclusion.reason) == ("unsupported", "no backward before Hopper")
+    assert (exclusion.source, exclusion.review) == ("https://example.org/fa4", "2027-11-22")
+
+
+def test_forward_only_is_said() -> None:
+    """FlexAttention on a CPU cannot train."""
+    matrix = read(ROOT / FILE)
+    what = plan(matrix, ["flex-cpu"], EARLY)
+    assert what.images[0].forward_only == ("flex",)
+    assert "flex (forward only), sdpa" in to_text(what, 120)
+    assert plan(matrix, ["flex-cu128"], EARLY).images[0].forward_only == ()
+
+
+def test_an_exclusion_is_overdue_from_the_day_after_its_review() -> None:
+    """On the day itself there is still time."""
+    assert warnings(plan(SMALL, [], REVIEW)) == []
+    (first, second) = warnings(plan(SMALL, [], date(2027, 11, 23)))
+    assert first == "fa4 x cpu: to be looked at again since 2027-11-22: CUDA kernels only (https://example.org/fa4)"
+    assert second.startswith("fa4 x cu128 (ampere): ")
+
+
+def test_the_text_holds_every_image_and_every_exclusion() -> None:
+    """Nothing is left out of the terminal's view."""
+    matrix = read(ROOT / FILE)
+    flat = " ".join(to_text(plan(matrix, [], EARLY), 400).split())
+    for image in matrix.images:
+        assert image.id in flat
+    for exclusion in matrix.exclusions:
+        assert f"{exclusion.review} {exclusion.status}: {exclusion.reason} {exclusion.source}" in flat
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_text_is_aligned_and_fits_the_terminal(width: int) -> None:
+    """Columns start where their heads do; only a link may be wider than the terminal."""
+    lines = to_text(plan(read(ROOT / FILE), [], EARLY), width).splitlines()
+    head = next(line for line in lines if line.startswith("COMBINATION"))
+    row = next(line for line in lines if line.startswith("fa2 x cpu"))
+    assert row.index("2027-11-22") == head.index("REVIEW")
+    assert row.index("unsupported: ") == head.index("REASON")
+    assert [line for line in lines if len(line) > width and "https://" not in line] == []
+
+
+def test_json_has_the_same_facts() -> None:
+    """A program reads what a person reads."""
+    document = json.loads(to_json(plan(SMALL, [], date(2027, 12, 1))))
+    assert document["schema"] == 1
+    assert [image["id"] for image in document["images"]] == ["sdpa-cpu", "sdpa-cu128", "fa4-cu128"]
+    assert [exclusion["overdue"] for exclusion in document["exclusions"]] == [True, True]
+    assert document["exclusions"][0]["ids"] == ["fa4-cpu"]
+
+
+def test_a_pattern_also_finds_what_is_excluded() -> None:
+    """Asking for an image that is not built answers why."""
+    what = plan(SMALL, ["fa4-*"], EARLY)
+    assert [image.id for image in what.images] == ["fa4-cu128"]
+    assert [exclusion.combination for exclusion in what.exclusions] == ["fa4 x cpu", "fa4 x cu128 (ampere)"]
+
+
+def test_an_unknown_pattern_names_the_closest() -> None:
+    """It is neither built nor excluded."""
+    with pytest.raises(UnknownImage, match=r"^no image 'spda-cpu'; did you mean 'sdpa-cpu'\?$"):
+        plan(SMALL, ["sdpa-*", "spda-cpu"], EARLY)
+
+
+def test_warnings_stay_out_of_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`plan --json` can be piped, overdue or not."""
+    text = (DATA / "valid.yaml").read_text(encoding="utf-8").replace("2027-11-22", "2020-01-01")
+    (tmp_path / FILE).write_text(text, encoding="utf-8")
+    assert main(["--root", str(tmp_path), "plan", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["images"]) == 3
+    assert err.splitlines()[0].startswith("warning: fa4 x cpu: to be looked at again since 2020-01-01")

@@ -1,0 +1,125 @@
+"""The measured errors: small for a right kernel, far above the baseline for each wrong one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from tests.unit.wrong_kernels import kernel, wrong_kernels
+
+torch = pytest.importorskip("torch")
+
+from entrypoint.events import TENSOR_FIELDS  # noqa: E402 - after the skip
+from entrypoint.probe import accuracy, backends, cases  # noqa: E402
+
+CPU = torch.device("cpu")
+STARTUP = {case.id: case for case in cases.startup_cases()}
+
+
+def measure(attention: backends.Attention, case: cases.Case) -> accuracy.Measured:
+    return accuracy.measure(backends.Backend(name="test", attention=attention), case, CPU)
+
+
+def worst(measured: accuracy.Measured) -> float:
+    """The largest error over baseline of all tensors, of their maxima and of their norms; infinite when not finite."""
+    ratios = []
+    for numbers in measured.tensors.values():
+        assert numbers is not None
+        pairs = (("error", "baseline"), ("relative", "baseline_relative"))
+        ratios += [numbers[error] / numbers[baseline] for error, baseline in pairs]
+        ratios += [0.0 if numbers["finite"] else math.inf]
+    return max(ratio if not math.isnan(ratio) else math.inf for ratio in ratios)
+
+
+@pytest.mark.parametrize("case", STARTUP.values(), ids=STARTUP)
+def test_sdpa_is_about_as_exact_as_plain_torch_in_every_startup_case(case: cases.Case) -> None:
+    """Each tensor is finite, and its error is of the size that bfloat16 cannot avoid."""
+    measured = accuracy.measure(backends.load("sdpa", CPU), case, CPU)
+    assert measured.no_gradient is None
+    assert set(measured.tensors) == {"out", "dq", "dk", "dv"}
+    for numbers in measured.tensors.values():
+        assert numbers is not None
+        assert tuple(numbers) == TENSOR_FIELDS
+        assert numbers["finite"] is True
+        assert 0.0 < numbers["relative"] < 1e-2
+        assert 0.0 < numbers["baseline_relative"] < 5e-2
+        assert 0.0 < numbers["error"] < 0.02 * numbers["scale"]
+
+
+@pytest.mark.parametrize("case", STARTUP.values(), ids=STARTUP)
+def test_a_kernel_that_rounds_once_is_better_than_plain_torch(case: cases.Case) -> None:
+    """The skeleton of the wrong kernels is itself right, so what they get wrong is their mistake alone."""
+    assert worst(measure(kernel(), case)) < 1.5
+
+
+@pytest.mark.parametrize("name", wrong_kernels())
+def test_each_wrong_kernel_is_far_above_the_baseline_in_some_startup_case(name: str) -> None:
+    """At least ten times the error that plain torch makes: no multiple in use (2 to 3) lets it pass."""
+    attention = wrong_kernels()[name]
+    assert any(worst(measure(attention, case)) > 10.0 for case in STARTUP.values())
+
+
+def test_an_output_cut_from_its_inputs_has_no_gradient_and_says_so() -> None:
+    """As SageAttention's: the forward is right, nothing flows back, and the reason names the inputs."""
+    right = kernel()
+    measured = measure(lambda arguments: right(arguments).detach(), STARTUP["causal-d64"])
+    assert measured.tensors["out"] is not None
+    assert (measured.tensors["dq"], measured.tensors["dk"], measured.tensors["dv"]) == (None, None, None)
+    assert measured.no_gradient == "no gradient reaches q, k, v"
+
+
+def test_a_gradient_that_does_not_reach_one_input_is_null_alone() -> None:
+    """A backward that forgets K leaves dq and dv to be judged."""
+    from dataclasses import replace
+
+    attention = kernel(inputs=lambda arguments: replace(arguments, k=arguments.k.detach()))
+    measured = measure(attention, STARTUP["causal-d64"])
+    assert [name for name, numbers in measured.tensors.items() if numbers is None] == ["dk"]
+    assert measured.no_gradient == "no gradient reaches k"
+
+
+def test_a_backend_without_gradients_is_measured_forward_alone() -> None:
+    """What it says about itself is the reason, and its inputs do not require gradients, which some refuse."""
+
+    def forward_only(arguments: backends.Arguments) -> Any:
+        assert not arguments.q.requires_grad
+        return kernel()(arguments)
+
+    backend = backends.Backend(name="test", attention=forward_only, no_gradient="it has none")
+    measured = accuracy.measure(backend, STARTUP["causal-d64"], CPU)
+    assert measured.no_gradient == "it has none"
+    assert measured.tensors["out"] is not None
+    assert measured.tensors["out"]["relative"] < 1e-2
+    assert measured.tensors["dq"] is None
+
+
+def test_an_output_of_another_shape_is_an_error() -> None:
+    """Broadcasting would compare it with the wrong elements and might even like it."""
+    narrow = backends.Backend(name="test", attention=lambda arguments: arguments.q[..., :1], no_gradient="none")
+    with pytest.raises(ValueError, match=r"out has shape \(2, 333, 8, 1\), expected \(2, 333, 8, 64\)"):
+        accuracy.measure(narrow, STARTUP["causal-d64"], CPU)
+
+
+def test_a_kernel_that_writes_into_its_inputs_cannot_spoil_the_reference() -> None:
+    """SageAttention 1.0.6 smooths K in place; the reference still sees the original K."""
+    case = STARTUP["full-d64"]
+    right = kernel()
+
+    def attention(arguments: backends.Arguments) -> Any:
+        out = right(arguments)
+        for tensor in (arguments.q, arguments.k, arguments.v):
+            tensor.detach().zero_()
+        return out
+
+    out = measure(attention, case).tensors["out"]
+    assert out == measure(right, case).tensors["out"]
+
+
+def test_not_finite_is_seen_in_a_single_element() -> None:
+    """One NaN among 340,992 values makes the tensor not finite and its error not a number."""
+    out = measure(wrong_kernels()["NaN in one element"], STARTUP["causal-d64"]).tensors["out"]
+    assert out is not None
+    assert out["finite"] is False
+    assert math.isnan(out["error"])

@@ -1,0 +1,245 @@
+"""The child as its parent sees it: lines in order, reasons, and what an exception becomes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint.events import PHASES
+from entrypoint.probe import __main__ as child
+from entrypoint.probe import backends, cases, device, observe, performance
+from entrypoint.probe.eventlog import EventLog
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "entrypoint.probe", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, pass_fds=pass_fds, timeout=300, check=False
+    )
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def healthy() -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """One real run of SDPA on the CPU, its events on a descriptor of their own."""
+    pytest.importorskip("torch")
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    finished = run("--backend", "sdpa", "--device", "cpu", "--events", str(write_end), pass_fds=(write_end,))
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        return finished, events(pipe.read())
+
+
+def test_a_healthy_run_ends_with_done_and_writes_nothing_to_stdout(healthy: Any) -> None:
+    """Every line is an event; stdout is the user's."""
+    finished, lines = healthy
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == ""
+    assert lines[-1]["event"] == "done"
+    assert set(lines[-1]["seconds"]) == set(PHASES)
+    assert all(seconds >= 0.0 for seconds in lines[-1]["seconds"].values())
+
+
+def test_phases_come_before_what_they_announce(healthy: Any) -> None:
+    """So that the parent knows what a child was doing when it was last heard of."""
+    _, lines = healthy
+    phases = [line["name"] for line in lines if line["event"] == "phase"]
+    assert list(dict.fromkeys(phases)) == list(PHASES)
+    announced = {"machine": "machine", "case": "correctness", "kernels": "observe", "ceiling": "performance"}
+    last = ""
+    for line in lines:
+        last = line["name"] if line["event"] == "phase" else last
+        assert last == announced.get(line["event"], last)
+
+
+def test_every_startup_case_is_reported_with_all_its_tensors(healthy: Any) -> None:
+    """By id, in order, with gradients."""
+    _, lines = healthy
+    reported = [line for line in lines if line["event"] == "case"]
+    assert [line["id"] for line in reported] == [case.id for case in cases.startup_cases()]
+    for line in reported:
+        assert line["no_gradient"] is None
+        assert all(line["tensors"][name]["finite"] for name in ("out", "dq", "dk", "dv"))
+
+
+def test_speed_ceiling_and_kernels_are_measured(healthy: Any) -> None:
+    """Both directions, their samples, a ceiling, and the kernel that ran."""
+    _, lines = healthy
+    by_event = {line["event"]: line for line in lines}
+    assert by_event["ceiling"]["matmul_tflops"] > 0.0
+    assert by_event["kernels"]["observed"] == "sdpa"
+    assert by_event["kernels"]["reason"] is None
+    speeds = [line for line in lines if line["event"] == "speed"]
+    assert [line["direction"] for line in speeds] == ["forward", "backward"]
+    assert all(line["tflops"] > 0.0 and len(line["samples"]) == 10 for line in speeds)
+
+
+def test_events_may_go_to_stdout() -> None:
+    """The default, for a person at a shell: still nothing else is there."""
+    pytest.importorskip("torch")
+    finished = run("--backend", "fa4", "--device", "cpu")
+    assert finished.returncode == 0, finished.stderr
+    assert [line["event"] for line in events(finished.stdout)][-1] == "unusable"
+
+
+def test_a_missing_package_is_unusable_with_its_reason() -> None:
+    """Exit status 0: the reason is the result. The machine is reported before."""
+    pytest.importorskip("torch")
+    if importable("xformers"):
+        pytest.skip("xformers is installed here")
+    finished = run("--backend", "xformers", "--device", "cpu")
+    lines = events(finished.stdout)
+    assert finished.returncode == 0, finished.stderr
+    assert lines[-1] == {
+        "event": "unusable",
+        "subject": "backend",
+        "reason": "ModuleNotFoundError: No module named 'xformers'",
+    }
+    assert "machine" in [line["event"] for line in lines]
+
+
+def importable(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+def test_a_device_that_is_not_there_is_unusable() -> None:
+    """With torch's own reason."""
+    torch = pytest.importorskip("torch")
+    beyond = f"cuda:{torch.cuda.device_count()}"
+    last = events(run("--backend", "sdpa", "--device", beyond).stdout)[-1]
+    assert (last["event"], last["subject"]) == ("unusable", "device")
+    assert last["reason"]
+
+
+def test_without_torch_the_reason_is_the_imports(tmp_path: Path) -> None:
+    """A broken torch, such as one with an undefined symbol, is reported in its own words."""
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.12: undefined symbol: example')\n")
+    command = [sys.executable, "-P", "-m", "entrypoint.probe", "--backend", "sdpa", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert events(finished.stdout) == [
+        {"event": "phase", "name": "import", "detail": "torch"},
+        {
+            "event": "unusable",
+            "subject": "torch",
+            "reason": "ImportError: libcudart.so.12: undefined symbol: example",
+        },
+    ]
+
+
+def test_an_unknown_backend_is_a_mistake_in_the_arguments() -> None:
+    """Exit status 2, no event, and the closest name."""
+    finished = run("--backend", "fa5", "--device", "cpu")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "unknown backend 'fa5'; did you mean 'fa4'?" in finished.stderr
+
+
+# --- what exceptions become, with backends of the tests' own ----------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what these tests do not look at: timing, the profiler, and long sequences."""
+    pytest.importorskip("torch")
+    short = tuple(replace(case, seqlen=16) for case in cases.startup_cases())
+    monkeypatch.setattr(cases, "startup_cases", lambda: short)
+    monkeypatch.setattr(performance, "MATMUL_SIZES", {"cpu": 16})
+    monkeypatch.setattr(performance, "attention_speeds", lambda *_: iter(()))
+    monkeypatch.setattr(observe, "kernel_names", lambda *_: ())
+
+
+def probe(monkeypatch: pytest.MonkeyPatch, attention: backends.Attention) -> list[dict[str, Any]]:
+    monkeypatch.setattr(backends, "load", lambda name, where: backends.Backend(name=name, attention=attention))
+    stream = io.StringIO()
+    child.probe("sdpa", "cpu", EventLog(stream))
+    return events(stream.getvalue())
+
+
+def test_a_case_that_raises_is_reported_and_the_others_run(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One refused head_dim does not hide what the rest is worth."""
+    from entrypoint.probe import reference
+
+    def attention(arguments: backends.Arguments) -> Any:
+        if arguments.q.shape[-1] == 128:
+            raise NotImplementedError("head_dim 128 is not supported")
+        return reference.reordered(arguments)
+
+    lines = probe(monkeypatch, attention)
+    errors = [line for line in lines if line["event"] == "case_error"]
+    assert [line["id"] for line in errors] == ["causal-d128", "full-d128", "causal-d128-x3", "full-d128-x3"]
+    assert errors[0]["reason"] == "NotImplementedError: head_dim 128 is not supported"
+    assert errors[0]["out_of_memory"] is False
+    assert len([line for line in lines if line["event"] == "case"]) == 4
+    assert lines[-1]["event"] == "done"
+
+
+def test_a_backend_that_runs_no_case_is_unusable(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a kernel without code for this GPU; the first reason stands for all."""
+
+    def attention(arguments: backends.Arguments) -> Any:
+        raise AssertionError("Unsupported compute capability")
+
+    with pytest.raises(child.Unusable, match="AssertionError: Unsupported compute capability") as caught:
+        probe(monkeypatch, attention)
+    assert caught.value.subject == "backend"
+
+
+def test_memory_that_runs_out_is_told_from_a_refusal(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may hold the GPU: that says nothing of the backend, so each case reports it."""
+    import torch
+
+    def attention(arguments: backends.Arguments) -> Any:
+        raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+
+    lines = probe(monkeypatch, attention)
+    errors = [line for line in lines if line["event"] == "case_error"]
+    assert len(errors) >= len(cases.startup_cases())
+    assert all(line["out_of_memory"] for line in errors)
+
+
+def test_a_device_that_no_longer_works_ends_the_child(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an illegal memory access every later call fails; going on would report nonsense."""
+
+    def attention(arguments: backends.Arguments) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def sticky(where: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(device, "recover", sticky)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        probe(monkeypatch, attention)
+
+
+def test_a_broken_profiler_is_no_fault_of_the_backend(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was observed, with the reason; the rest goes on."""
+    from entrypoint.probe import reference
+
+    def broken(*_: object) -> tuple[str, ...]:
+        raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
+
+    monkeypatch.setattr(observe, "kernel_names", broken)
+    lines = probe(monkeypatch, reference.reordered)
+    kernels = next(line for line in lines if line["event"] == "kernels")
+    assert kernels["observed"] is None
+    assert kernels["names"] == []
+    assert kernels["reason"] == "RuntimeError: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"
+    assert lines[-1]["event"] == "done"

@@ -1,0 +1,153 @@
+"""Timing, with clocks that tick as the test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from entrypoint.probe import performance, timing
+from entrypoint.probe.cases import performance_case, startup_cases
+
+
+class Script:
+    """A wall clock that only moves when told to."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    def spend(self, seconds: Iterator[float]) -> Callable[[object], None]:
+        def call(_: object) -> None:
+            self.time += next(seconds)
+
+        return call
+
+
+def test_the_median_of_the_samples_after_the_warm_ups() -> None:
+    """Slow first calls do not count, one outlier does not move the result, and every sample is kept in order."""
+    script = Script()
+    call = script.spend(iter([50.0, 9.0, 1.0, 3.0, 40.0, 2.0]))
+    timed = timing.steady(call, lambda: None, timing.WallClock(script.now), warmups=2, samples=4)
+    assert timed.samples == pytest.approx((1.0, 3.0, 40.0, 2.0))
+    assert timed.seconds == pytest.approx(2.5)
+
+
+def test_preparation_is_not_timed() -> None:
+    """A backward's own forward runs before its sample begins, and what it gives reaches the call."""
+    script = Script()
+    given: list[str] = []
+
+    def prepare() -> str:
+        script.time += 1000.0
+        return "graph"
+
+    def call(prepared: str) -> None:
+        given.append(prepared)
+        script.time += 2.0
+
+    timed = timing.steady(call, prepare, timing.WallClock(script.now), warmups=1, samples=3)
+    assert timed.samples == pytest.approx((2.0, 2.0, 2.0))
+    assert given == ["graph"] * 4
+
+
+class Stream:
+    """A GPU's stream with events in milliseconds, and a log of what happened in which order."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.milliseconds = 0.0
+
+    def event(self) -> Stream.Event:
+        return Stream.Event(self)
+
+    class Event:
+        def __init__(self, stream: Stream) -> None:
+            self._stream = stream
+            self._at: float | None = None
+
+        def record(self) -> None:
+            self._stream.log.append("record")
+            self._at = self._stream.milliseconds
+
+        def elapsed_time(self, end: Stream.Event) -> float:
+            assert self._stream.log[-1] == "synchronize", "events are read before they have happened"
+            assert self._at is not None
+            assert end._at is not None
+            return end._at - self._at
+
+
+def test_events_surround_the_call_alone_and_are_read_after_synchronizing() -> None:
+    """Prepare, clear the cache, record, call, record, for each sample; then wait once, and read seconds."""
+    stream = Stream()
+
+    def call(_: None) -> None:
+        stream.log.append("call")
+        stream.milliseconds += 5.0
+
+    clock = timing.EventClock(
+        event=stream.event,
+        synchronize=lambda: stream.log.append("synchronize"),
+        clear_cache=lambda: stream.log.append("clear"),
+    )
+    assert clock.sample(call, lambda: stream.log.append("prepare"), 2) == pytest.approx([0.005, 0.005])
+    assert stream.log == ["prepare", "clear", "record", "call", "record"] * 2 + ["synchronize"]
+
+
+def test_the_flops_of_the_convention() -> None:
+    """2 x 8192 x 16 heads x 128, causal: 4 B S^2 H D / 2 forward, 2.5 times that backward."""
+    case = performance_case("cuda")
+    assert performance.attention_flops(case, "forward") == 4 * 2 * 8192**2 * 16 * 128 / 2
+    assert performance.attention_flops(case, "backward") == 2.5 * performance.attention_flops(case, "forward")
+
+
+def test_full_attention_counts_twice_the_flops_of_causal() -> None:
+    """Causal attention needs half of the scores."""
+    from dataclasses import replace
+
+    case = performance_case("cuda")
+    full = performance.attention_flops(replace(case, causal=False), "forward")
+    assert full == 2 * performance.attention_flops(case, "forward")
+
+
+class Fixed:
+    """A clock that runs each call once and says that it took a quarter of a second."""
+
+    def sample(self, call: Callable[[timing.T], object], prepare: Callable[[], timing.T], count: int) -> list[float]:
+        call(prepare())
+        return [0.25] * count
+
+
+def test_the_ceiling_is_two_n_cubed_over_the_median() -> None:
+    """On a CPU a product of 1024 x 1024 matrices."""
+    torch = pytest.importorskip("torch")
+    ceiling = performance.matmul_ceiling(torch.device("cpu"), Fixed())
+    assert ceiling.seconds == 0.25
+    assert ceiling.tflops == pytest.approx(2 * 1024**3 / 0.25 / 1e12)
+    assert len(ceiling.samples) == 10
+
+
+def test_speeds_are_forward_then_backward() -> None:
+    """Both at the convention's FLOPs over the same quarter of a second."""
+    torch = pytest.importorskip("torch")
+    from entrypoint.probe import backends
+
+    here = torch.device("cpu")
+    case = startup_cases()[0]
+    speeds = list(performance.attention_speeds(backends.load("sdpa", here), case, here, Fixed()))
+    assert [speed.direction for speed in speeds] == ["forward", "backward"]
+    assert speeds[1].tflops == pytest.approx(2.5 * speeds[0].tflops)
+    assert speeds[0].tflops == pytest.approx(4 * 2 * 333**2 * 8 * 64 / 2 / 0.25 / 1e12)
+
+
+def test_a_backend_without_gradients_has_no_backward_speed() -> None:
+    """What does not exist is not timed."""
+    torch = pytest.importorskip("torch")
+    from entrypoint.probe import backends, reference
+
+    here = torch.device("cpu")
+    backend = backends.Backend(name="test", attention=reference.attention, no_gradient="none")
+    speeds = list(performance.attention_speeds(backend, startup_cases()[0], here, Fixed()))
+    assert [speed.direction for speed in speeds] == ["forward"]

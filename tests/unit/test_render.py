@@ -1,0 +1,272 @@
+"""The generated files: what is in them, and that a stale one is noticed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attn_matrix import ROOT
+from attn_matrix.bake import ARGUMENTS, DOCKERFILE
+from attn_matrix.cli import main
+from attn_matrix.errors import MatrixError, UsageError
+from attn_matrix.generated import document
+from attn_matrix.load import FILE, load, read
+from attn_matrix.model import Matrix
+from attn_matrix.render import differences, render, rendered, write
+from attn_matrix.specs import image_specs
+from attn_matrix.tables import BEGIN, END
+
+from entrypoint.spec import from_json
+
+DATA = Path(__file__).parents[1] / "data"
+README = f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n"
+SMALL = read(DATA / "valid.yaml")
+OURS = read(ROOT / FILE)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A directory with the small matrix and a README, and nothing rendered yet."""
+    shutil.copy(DATA / "valid.yaml", tmp_path / FILE)
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    return tmp_path
+
+
+def bake(matrix: Matrix) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(render(matrix, {}, README)["docker/bake.json"])
+    return parsed
+
+
+def test_the_generated_files_of_this_repository_are_fresh() -> None:
+    """What `nox -s render -- --check` says."""
+    assert differences(ROOT, rendered(ROOT)) == {}
+
+
+def test_rendering_is_deterministic() -> None:
+    """The same bytes in a process with another hash seed."""
+    code = (
+        "import sys; from pathlib import Path; from attn_matrix.load import read; from attn_matrix.render import render"
+    )
+    code += f"; sys.stdout.write(repr(render(read(Path({str(ROOT / FILE)!r})), {{}}, {README!r})))"
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            env={"PYTHONPATH": f"{ROOT / 'docker'}:{ROOT}", "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1] == repr(render(OURS, {}, README))
+
+
+def test_a_target_for_each_image_and_a_group_for_each_platform() -> None:
+    """`docker buildx bake cpu` builds the images of that platform, and no name at all builds every one."""
+    document = bake(SMALL)
+    assert list(document["target"]) == ["sdpa-cpu", "sdpa-cu128", "fa4-cu128"]
+    assert document["group"] == {
+        "default": {"targets": ["sdpa-cpu", "sdpa-cu128", "fa4-cu128"]},
+        "cpu": {"targets": ["sdpa-cpu"]},
+        "cu128": {"targets": ["sdpa-cu128", "fa4-cu128"]},
+    }
+
+
+def test_the_arguments_of_an_image() -> None:
+    """Every version that its build uses."""
+    assert bake(SMALL)["target"]["fa4-cu128"]["args"] == {
+        "BASE": f"example.org/plain:1@sha256:{'1' * 64}",
+        "PLATFORM": "cu128",
+        "LOCK": "docker/locks/cu128.txt",
+        "TORCH": "torch==2.10.0",
+        "TORCH_BACKEND": "",
+        "KERNELS": "flash-attn-4==4.0.0b36",
+        "IMAGE_ID": "fa4-cu128",
+        "SPEC": "docker/specs/fa4-cu128.json",
+    }
+
+
+def test_the_cpu_build_of_torch_comes_from_pytorchs_index() -> None:
+    """Where the package index has only the CUDA build."""
+    assert bake(OURS)["target"]["sdpa-cpu"]["args"]["TORCH_BACKEND"] == "cpu"
+
+
+def test_the_dockerfile_declares_every_argument() -> None:
+    """An argument that it does not know would be dropped in silence."""
+    declared = set(re.findall(r"^ARG (\w+)", (ROOT / DOCKERFILE).read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(bake(OURS)["target"]["sdpa-cpu"]["args"]) == set(ARGUMENTS)
+    assert declared >= set(ARGUMENTS)
+
+
+def test_the_labels_of_an_image() -> None:
+    """A registry's user sees what is inside without pulling it."""
+    labels = bake(SMALL)["target"]["fa4-cu128"]["labels"]
+    assert labels["org.opencontainers.image.title"] == "small fa4-cu128"
+    assert labels["org.opencontainers.image.base.digest"] == f"sha256:{'1' * 64}"
+    assert labels["dev.axolotl-attn.backends"] == "fa4,sdpa"
+    assert labels["dev.axolotl-attn.architectures"] == "hopper"
+    assert labels["dev.axolotl-attn.packages"] == "torch==2.10.0,flash-attn-4==4.0.0b36"
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker program with buildx")
+def test_buildx_accepts_the_bake_file() -> None:
+    """And reads from it what we wrote."""
+    command = ["docker", "buildx", "bake", "-f", "docker/bake.json", "--print"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(json.loads(printed)["target"]) == {image.id for image in OURS.images}
+
+
+@pytest.mark.parametrize("name", [image.id for image in OURS.images])
+def test_the_container_reads_back_the_spec(name: str) -> None:
+    """What is written is what the entrypoint's own parser gets."""
+    assert from_json(render(OURS, {}, README)[f"docker/specs/{name}.json"]) == image_specs(OURS)[name]
+
+
+def test_the_claims_of_a_spec() -> None:
+    """Its backends with what they run on, the driver, and the architectures of the whole platform."""
+    spec = image_specs(SMALL)["fa4-cu128"]
+    assert (spec.device, spec.driver, spec.supported) == ("cuda", "525.60.13", ("hopper",))
+    assert spec.architectures == {"ampere": ("8.0", "8.6"), "hopper": ("9.0",)}
+    assert [(backend.name, backend.architectures) for backend in spec.backends] == [
+        ("fa4", ("hopper",)),
+        ("sdpa", ("ampere", "hopper")),
+    ]
+
+
+def test_a_backend_without_gradients_says_so() -> None:
+    """FlexAttention on a CPU, and there only."""
+    specs = image_specs(OURS)
+    assert [backend.gradients for backend in specs["flex-cpu"].backends] == [False, True]
+    assert [backend.gradients for backend in specs["flex-cu128"].backends] == [True, True]
+
+
+def test_a_floor_is_the_margin_of_what_was_measured() -> None:
+    """0.6 of 0.5 and of 0.25, with the source of the numbers."""
+    (floor,) = image_specs(SMALL)["fa4-cu128"].floors
+    assert (floor.gpu, floor.backend, floor.forward, floor.backward) == ("NVIDIA H100", "fa4", 0.3, 0.15)
+    assert floor.source == "0.6 of what was measured: an example"
+
+
+def test_floors_are_for_the_backends_of_an_image_on_a_gpu() -> None:
+    """Neither another image's backend nor a CPU has one."""
+    assert image_specs(SMALL)["sdpa-cu128"].floors == ()
+    assert "sdpa" in {baseline.backend for baseline in OURS.baselines}
+    assert image_specs(OURS)["sdpa-cpu"].floors == ()
+
+
+def test_siblings_are_the_nearest_image_for_each_other_machine() -> None:
+    """For FlashAttention 4: SDPA on an older GPU, and on a machine without one."""
+    siblings = image_specs(SMALL)["fa4-cu128"].siblings
+    assert [(other.id, other.architectures) for other in siblings] == [
+        ("sdpa-cu128", ("ampere", "hopper")),
+        ("sdpa-cpu", ()),
+    ]
+    assert [other.id for other in image_specs(OURS)["flex-cu128"].siblings] == ["sdpa-cu128", "flex-cpu"]
+
+
+def test_the_schema_refuses_unknown_keys() -> None:
+    """So an editor underlines them."""
+    schema = json.loads(render(SMALL, {}, README)["docker/images.schema.json"])
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Image"]["additionalProperties"] is False
+    assert set(schema["required"]) >= {"project", "platforms", "images", "exclusions"}
+
+
+def test_every_generated_json_says_that_it_is_generated() -> None:
+    """Nobody edits it by hand."""
+    files = render(SMALL, {}, README)
+    for name in (name for name in files if name.endswith(".json")):
+        assert "Generated from images.yaml" in files[name].splitlines()[1], name
+
+
+def test_only_what_is_between_the_markers_changes_in_the_readme() -> None:
+    """The tables are in, the prose is as it was."""
+    text = render(SMALL, {}, README)["README.md"]
+    assert text.startswith(f"# Before\n\n{BEGIN}\n")
+    assert text.endswith(f"{END}\n\nafter\n")
+    assert "| `fa4-cu128` | fa4, sdpa | torch 2.10.0, flash-attn-4 4.0.0b36 | hopper |  |" in text
+    assert "GPU architectures: ampere (A100), hopper (H100).\n" in text
+    assert "| fa4 x cpu | unsupported: CUDA kernels only ([source](https://example.org/fa4)) | 2027-11-22 |" in text
+    assert "old" not in text
+
+
+def test_a_measured_size_is_in_the_table() -> None:
+    """Only when it was measured."""
+    text = (DATA / "valid.yaml").read_text(encoding="utf-8")
+    sized = "backends: [fa4, sdpa], size: {gigabytes: 7.95, measured: 2026-11-22}}"
+    matrix = load(text.replace("backends: [fa4, sdpa]}", sized))
+    assert "| hopper | 7.95 GB |" in render(matrix, {}, README)["README.md"]
+
+
+@pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+def test_a_readme_without_one_place_for_the_tables(readme: str) -> None:
+    """Rather an error than tables that silently go nowhere."""
+    with pytest.raises(UsageError, match=r"README\.md: needs one line <!-- images:begin -->"):
+        render(SMALL, {}, readme)
+
+
+def test_a_lock_that_does_not_hold_the_pins() -> None:
+    """images.yaml and the lock must not say different things."""
+    lock = "torch==2.10.1 \\\n    --hash=sha256:00\n"
+    with pytest.raises(MatrixError) as caught:
+        render(SMALL, {"cu128": lock}, README)
+    place = "images.yaml: platforms.cu128.pins"
+    assert caught.value.lines == (
+        f"{place}.torch: 2.10.0 is pinned, but docker/locks/cu128.txt has 2.10.1",
+        f"{place}.flash-attn-4: 4.0.0b36 is pinned, but docker/locks/cu128.txt has no version of it",
+    )
+
+
+def test_a_lock_that_does() -> None:
+    """Markers and hashes do not matter."""
+    lock = "# a comment\ntorch==2.10.0 \\\n    --hash=sha256:00\nflash-attn-4==4.0.0b36 ; sys_platform == 'linux' \\\n"
+    assert "docker/bake.json" in render(SMALL, {"cu128": lock}, README)
+
+
+def test_write_changes_what_differs_and_removes_what_no_image_owns(repository: Path) -> None:
+    """A second run has nothing to do."""
+    stranger = repository / "docker" / "specs" / "fa9-cu128.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{}", encoding="utf-8")
+    files = rendered(repository)
+    changes = write(repository, files)
+    assert "wrote docker/bake.json" in changes
+    assert "removed docker/specs/fa9-cu128.json" in changes
+    assert not stranger.exists()
+    assert write(repository, files) == []
+
+
+def test_check_finds_stale_absent_and_foreign_files(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One diff for each, exit code 1, and nothing is written."""
+    assert main(["--root", str(repository), "render"]) == 0
+    assert main(["--root", str(repository), "render", "--check"]) == 0
+    specs = repository / "docker" / "specs"
+    stale, absent, foreign = specs / "fa4-cu128.json", specs / "sdpa-cpu.json", specs / "other.json"
+    stale.write_text(stale.read_text(encoding="utf-8").replace("4.0.0b36", "4.0.0b35"), encoding="utf-8")
+    absent.unlink()
+    foreign.write_text("{}\n", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["--root", str(repository), "render", "--check"]) == 1
+    out, err = capsys.readouterr()
+    assert '-    "flash-attn-4": "4.0.0b35"' in out
+    assert '+    "flash-attn-4": "4.0.0b36"' in out
+    assert err.splitlines() == [
+        "error: docker/specs/sdpa-cpu.json is not what images.yaml says",
+        "error: docker/specs/fa4-cu128.json is not what images.yaml says",
+        "error: docker/specs/other.json is not what images.yaml says",
+        "error: run: nox -s render",
+    ]
+    assert foreign.exists()
+    assert not absent.exists()
+
+
+@pytest.mark.parametrize("count", [1, 40, 45])
+def test_the_generator_of_the_benchmark_makes_valid_matrices(count: int) -> None:
+    """As many images as asked for, each rendered."""
+    matrix = load(document(count))
+    assert len(matrix.images) == count
+    assert sum(name.startswith("docker/specs/") for name in render(matrix, {}, README)) == count
