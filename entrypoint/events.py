@@ -13,8 +13,8 @@ case        id, seconds, tensors {out, dq, dk, dv: see TENSOR_FIELDS}; a gradien
 case_error  id, reason (exception type and message), out_of_memory (bool)
 ceiling     matmul_tflops, seconds (of one product), samples
 speed       id, direction (forward or backward), tflops, seconds (median of one call), samples (every timed call)
-kernels     names (as the profiler saw them, long ones cut), observed (the backend they belong to, null when no rule knows
-            them), reason (why there are no names, else null)
+kernels     names (as the profiler saw them, long ones cut), observed (the backend they belong to, null when no rule
+            knows them), reason (why the profiler failed, else null)
 done        seconds {phase name: seconds spent in it}
 
 A phase may come more than once. A number that is not finite is null, because JSON has none.

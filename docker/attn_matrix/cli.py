@@ -22,6 +22,7 @@ COMMANDS = {
     "build": "build and load images with docker buildx bake",
     "run": "run an image with the GPUs of this machine",
     "check": "build the image that fits this machine and run its check here",
+    "bench": "what a start, a build and a rendering cost",
     "lock": "resolve and hash the requirements of a platform",
 }
 

@@ -60,7 +60,11 @@ def _exclusion(platform: str, backend: str, architecture: str) -> str:
     )
 
 
-if __name__ == "__main__":
-    target, number = Path(sys.argv[1]), int(sys.argv[2])
-    (target / FILE).write_text(document(number), encoding="utf-8")
+def write(target: Path, count: int) -> None:
+    """images.yaml and README.md of a repository with `count` images, in the directory `target`."""
+    (target / FILE).write_text(document(count), encoding="utf-8")
     (target / "README.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]))

@@ -33,8 +33,10 @@ def kernel_names(backend: backends.Backend, case: Case, where: torch.device) -> 
         device.synchronize(where)
     events = recording.events() or []
     if where.type == "cuda":
-        return tuple(dict.fromkeys(event.name for event in events if event.device_type.name == "CUDA"))
-    return tuple(dict.fromkeys(event.name for event in events if UNFUSED.search(event.name) or owners(event.name)))
+        seen = [event.name for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
+    else:
+        seen = [event.name for event in events if UNFUSED.search(event.name) or owners(event.name)]
+    return tuple(dict.fromkeys(seen))
 
 
 def attribute(names: Sequence[str], asked: str) -> str | None:

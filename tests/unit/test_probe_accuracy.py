@@ -102,6 +102,15 @@ def test_an_output_of_another_shape_is_an_error() -> None:
         accuracy.measure(narrow, STARTUP["causal-d64"], CPU)
 
 
+def test_the_errors_of_a_tensor_by_hand() -> None:
+    """Largest absolute differences, L2 norms over the reference's, and the reference's largest value."""
+    exact = torch.tensor([3.0, -4.0], dtype=torch.float64)
+    actual, plain = exact + torch.tensor([0.3, 0.4]), exact + torch.tensor([0.0, -1.0])
+    assert accuracy.errors("out", actual, plain, exact) == pytest.approx(
+        {"error": 0.4, "baseline": 1.0, "relative": 0.1, "baseline_relative": 0.2, "scale": 4.0, "finite": True}
+    )
+
+
 def test_a_kernel_that_writes_into_its_inputs_cannot_spoil_the_reference() -> None:
     """SageAttention 1.0.6 smooths K in place; the reference still sees the original K."""
     case = STARTUP["full-d64"]

@@ -112,7 +112,7 @@ def test_sdpa_gives_its_output_in_qs_layout_and_takes_the_scale() -> None:
     torch.testing.assert_close(out, reference.attention(call))
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # inductor imports parts of torch that warn
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor imports parts of torch that warn
 @pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention on a CPU compiles with g++")
 def test_flex_on_a_cpu_is_compiled_forward_only_with_its_own_reason() -> None:
     """It refuses gradients; the forward runs fused, and asking for gradients has not made it fall back."""

@@ -14,6 +14,7 @@ FLEX = "triton_tem_fused_flex_attention_0"
 FLEX_BACKWARD = "triton_tem_fused_flex_attention_backward_mul_1"
 FA4 = "kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_object_at__tensor0000o11101213"
 FA4_BACKWARD = "kernel_cutlass_kernel_flash_attncuteflash_bwd_preprocessFlashAttentionBackwardPreprocess_object_at_"
+FA4_HD256 = "kernel_cutlass_kernel_flash_attncutesm100_hd256_2cta_fmha_backward_dqkernel_object_at_"
 FA2_PACKAGE = "void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<128, 64, 128>>"
 GEMM = "nvjet_tst_256x128_64x4_2x1_v_bz_coopA_NNT"
 SOFTMAX = "void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float, float, float>"
@@ -35,6 +36,9 @@ ELEMENTWISE = "void at::native::vectorized_elementwise_kernel<4, at::native::Fil
         ([FA4, FLASH2_IN_TORCH], "fa4", "fa4+sdpa"),
         ([EFFICIENT], "xformers", "xformers"),
         ([FLASH2_IN_TORCH, FA2_PACKAGE], "xformers", "xformers"),
+        ([FA4_HD256], "fa4", "fa4"),
+        ([FLASH2_IN_TORCH + ", Softmax<64>"], "sdpa", "sdpa"),
+        (["aten::bmm"], "flex", "flex-unfused"),
         ([ELEMENTWISE], "fa4", None),
         ([], "sdpa", None),
     ],

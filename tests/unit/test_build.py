@@ -1,0 +1,199 @@
+"""What bake is asked for: pure of any engine, except for the two questions to it, which the tests answer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attn_matrix import ROOT, build, engine
+from attn_matrix.bake import OCI
+from attn_matrix.build import BaseUsed, Sources
+from attn_matrix.cli import main
+from attn_matrix.errors import StaleFiles
+from attn_matrix.load import FILE, read
+from attn_matrix.render import BAKE, rendered, write
+from attn_matrix.tables import BEGIN, END
+
+DATA = Path(__file__).parents[1] / "data"
+SMALL = read(DATA / "valid.yaml")
+PINNED = SMALL.bases["plain"]
+LOCAL = "sha256:" + "2" * 64
+Answers = Callable[..., None]
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """What the engine has, by reference, and whether a registry answers."""
+
+    def give(images: dict[str, str], *, registry: bool = False) -> None:
+        monkeypatch.setattr(engine, "identity", images.get)
+        monkeypatch.setattr(engine, "in_registry", lambda _reference: registry)
+
+    return give
+
+
+def test_the_pinned_base_is_the_default(answers: Answers) -> None:
+    """An image of the same tag in the engine is not enough: nobody asked for it."""
+    answers({PINNED.image: LOCAL})
+    assert build.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest)
+
+
+@pytest.mark.parametrize(
+    ("images", "registry"),
+    [
+        ({PINNED.image: LOCAL, PINNED.reference: LOCAL}, False),
+        ({PINNED.image: LOCAL}, True),
+        ({}, False),
+    ],
+)
+def test_local_base_keeps_the_pin_where_it_can(answers: Answers, images: dict[str, str], registry: bool) -> None:
+    """The engine has the pinned image, or a registry does, or there is nothing to fall back to."""
+    answers(images, registry=registry)
+    assert build.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
+
+
+def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
+    """No registry, and the engine has the tag: that is used, said on stderr, and its own digest goes into the label."""
+    answers({PINNED.image: LOCAL})
+    used = build.base_used(PINNED, Sources(local_base=True))
+    assert used == BaseUsed(PINNED.image, PINNED.image, LOCAL)
+    assert "NOT THE PINNED BASE" in capsys.readouterr().err
+    assert f"labels.{OCI}.base.digest={LOCAL}" in used.settings()
+
+
+@pytest.mark.parametrize(
+    ("reference", "name", "digest"),
+    [("own:1", "own:1", LOCAL), ("own@sha256:33", "own", "sha256:33"), ("other:1", "other:1", "")],
+)
+def test_a_base_that_is_asked_for(answers: Answers, reference: str, name: str, digest: str) -> None:
+    """Its digest is the reference's own, else the engine's, else unknown: never the pinned one's."""
+    answers({"own:1": LOCAL})
+    assert build.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
+
+
+def test_the_command_names_file_targets_and_base() -> None:
+    """Bake loads what it builds, and each target gets its own base."""
+    bases = {"a-cpu": BaseUsed("x:1", "x:1", "d1"), "b-cpu": BaseUsed("y:1", "y:1", "d2")}
+    command = build.bake_command(bases, Sources(), None)
+    assert command[:6] == ["docker", "buildx", "bake", "--file", BAKE, "--load"]
+    assert command[-2:] == ["a-cpu", "b-cpu"]
+    assert {"--set=a-cpu.args.BASE=x:1", "--set=b-cpu.args.BASE=y:1"} < set(command)
+    assert not [argument for argument in command if "wheelhouse" in argument or "secrets" in argument]
+
+
+def test_wheels_and_certificates_are_allowed_and_named(tmp_path: Path) -> None:
+    """A named context and a secret; bake reads neither from outside of the tree without being allowed to."""
+    command = build.bake_command({}, Sources(wheelhouse=tmp_path, ca=tmp_path / "ca.pem"), None)
+    assert f"--set=*.contexts.wheelhouse={tmp_path}" in command
+    assert f"--set=*.secrets=id=ca,src={tmp_path / 'ca.pem'}" in command
+    assert {f"--allow=fs.read={tmp_path}", f"--allow=fs.read={tmp_path / 'ca.pem'}"} < set(command)
+
+
+def test_the_revision_is_a_label_and_no_argument() -> None:
+    """An argument would build every layer again at each commit."""
+    command = build.bake_command({}, Sources(), "abc-dirty")
+    assert [argument for argument in command if "abc-dirty" in argument] == [f"--set=*.labels.{OCI}.revision=abc-dirty"]
+
+
+def test_outside_of_a_checkout_there_is_no_revision(tmp_path: Path) -> None:
+    """A tree that was downloaded as an archive builds too."""
+    assert build.revision(tmp_path) is None
+
+
+def test_pip_find_links_is_a_wheelhouse_when_it_is_a_directory(tmp_path: Path) -> None:
+    """pip also takes links there, and those are none."""
+    assert build.default_wheelhouse({"PIP_FIND_LINKS": str(tmp_path)}) == tmp_path
+    assert build.default_wheelhouse({"PIP_FIND_LINKS": "https://example.org/wheels"}) is None
+    assert build.default_wheelhouse({}) is None
+
+
+def test_ssl_cert_file_is_the_bundle_when_it_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said, since it was not asked for."""
+    bundle = tmp_path / "ca.pem"
+    assert build.default_bundle({"SSL_CERT_FILE": str(bundle)}) is None
+    bundle.touch()
+    assert build.default_bundle({"SSL_CERT_FILE": str(bundle)}) == bundle
+    assert f"{bundle} (from SSL_CERT_FILE)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The small matrix, rendered."""
+    shutil.copy(DATA / "valid.yaml", tmp_path / FILE)
+    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    write(tmp_path, rendered(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [BAKE, "docker/specs/fa4-cu128.json"])
+def test_a_stale_file_is_not_built_from(repository: Path, name: str) -> None:
+    """The image would not be what images.yaml says."""
+    build.require_fresh(repository, SMALL)
+    (repository / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(StaleFiles, match=rf"{name} is not what images\.yaml says(.|\n)*nox -s render"):
+        build.require_fresh(repository, SMALL)
+
+
+def test_a_stale_readme_keeps_nobody_from_building(repository: Path) -> None:
+    """The builder never sees it."""
+    (repository / "README.md").write_text("", encoding="utf-8")
+    build.require_fresh(repository, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "error: fa4-cu128"),
+        (["fa4-cu12"], "did you mean 'fa4-cu128'?"),
+        (["*", "--wheelhouse", "/no/such"], "--wheelhouse: there is no directory /no/such"),
+        (["*", "--ca", "/no/such"], "--ca: there is no file /no/such"),
+    ],
+)
+def test_arguments_that_can_never_work(
+    repository: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """Exit code 2, and what would work."""
+    assert main(["--root", str(repository), "build", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_failed_build_says_what_may_help(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The targets, bake's exit code, and the two switches for machines without a network."""
+    answers({})
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "status", lambda _command, **_: 17)
+    assert main(["--root", str(repository), "build", "sdpa-*"]) == 4
+    error = capsys.readouterr().err
+    assert "building sdpa-cpu, sdpa-cu128 failed (exit code 17)" in error
+    assert "--base" in error
+    assert "--wheelhouse" in error
+
+
+def test_no_engine_is_the_first_thing_said(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3, with what to install."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    assert main(["--root", str(repository), "build", "sdpa-cpu"]) == 3
+    assert "docs.docker.com/engine/install" in capsys.readouterr().err
+
+
+def test_the_dockerfile_declares_what_bake_passes() -> None:
+    """An argument that is passed and not declared is ignored by the builder; one declared and not passed is empty."""
+    from attn_matrix.bake import ARGUMENTS
+
+    lines = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines()
+    declared = [line.split()[1] for line in lines if line.startswith("ARG ")]
+    assert sorted(declared) == sorted(ARGUMENTS)
+
+
+def test_nothing_of_one_image_comes_before_the_shared_layers() -> None:
+    """An argument is part of the cache key of every RUN after it: before `kernels` there is only the platform's."""
+    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    shared = text.split("FROM torch AS kernels")[0]
+    declared = {line.split()[1] for line in shared.splitlines() if line.startswith("ARG ")}
+    assert declared == {"BASE", "LOCK", "TORCH", "TORCH_BACKEND"}

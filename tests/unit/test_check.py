@@ -1,0 +1,109 @@
+"""`nox -s check`: which image, and with or without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from attn_matrix import check, engine, host_env, machine
+from attn_matrix.cli import main
+from attn_matrix.errors import EngineMissing
+from attn_matrix.load import read
+from attn_matrix.run import attn_variables, pick_one, wants_gpus
+
+SMALL = read(Path(__file__).parents[1] / "data/valid.yaml")
+GPU = machine.Machine((machine.Gpu("NVIDIA H100", "9.0", "580.1"),))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], (None, [])),
+        (["--json"], (None, ["--json"])),
+        (["fa4-cu128", "--json"], ("fa4-cu128", ["--json"])),
+        (["fa4-*"], ("fa4-*", [])),
+    ],
+)
+def test_the_first_argument_is_an_id_unless_it_is_a_switch(
+    given: Sequence[str], expected: tuple[str | None, list[str]]
+) -> None:
+    """Everything else is the container's."""
+    assert check.split(given) == expected
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "look", machine.Machine)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What would have been run, in an environment or in a container; both end with a code of their own."""
+    seen: list[object] = []
+
+    def in_environment(_root: Path, _matrix: object, image: object, _sources: object, argv: Sequence[str]) -> int:
+        seen.extend((image, list(argv)))
+        return 92
+
+    def in_container(request: engine.Request) -> int:
+        seen.append(request)
+        return 94
+
+    monkeypatch.setattr(host_env, "check", in_environment)
+    monkeypatch.setattr(engine, "run", in_container)
+    monkeypatch.setattr(check, "build", lambda *_: None)
+    return seen
+
+
+def test_without_an_engine_the_check_runs_in_an_environment(
+    no_gpu: None, asked: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so in one line, with the reason, and passes the exit code on."""
+
+    def require() -> None:
+        raise EngineMissing("there is no program 'docker' on PATH", "install it")
+
+    monkeypatch.setattr(engine, "require", require)
+    assert main(["check", "--json"]) == 92
+    assert asked[1] == ["--json"]
+    said = [line for line in capsys.readouterr().err.splitlines() if "virtual environment" in line]
+    assert len(said) == 1
+    assert "no program 'docker'" in said[0]
+
+
+def test_with_an_engine_the_image_is_built_and_run(
+    no_gpu: None, asked: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check's arguments and the ATTN_ variables go into the container; a CPU image gets no GPU."""
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setenv("ATTN_TIMEOUT", "7")
+    assert main(["check", "sdpa-cpu", "--json"]) == 94
+    request = asked[0]
+    assert isinstance(request, engine.Request)
+    assert (request.image, request.command, request.gpus) == ("axolotl-attn:sdpa-cpu", ["check", "--json"], False)
+    assert request.environment["ATTN_TIMEOUT"] == "7"
+
+
+def test_only_our_variables_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's PATH or HOME are not the container's."""
+    for name in list(attn_variables()):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ATTN_CHECK", "warn")
+    monkeypatch.setenv("OTHER", "1")
+    assert attn_variables() == {"ATTN_CHECK": "warn"}
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "expected"),
+    [("fa4-cu128", GPU, True), ("fa4-cu128", machine.Machine(), False), ("sdpa-cpu", GPU, False)],
+)
+def test_gpus_go_to_gpu_images_on_gpu_machines(name: str, here: machine.Machine, expected: bool) -> None:
+    """An engine without the NVIDIA toolkit refuses a request for GPUs, so none is made in vain."""
+    assert wants_gpus(SMALL, pick_one(SMALL, name), here) is expected
+
+
+def test_run_wants_one_image(capsys: pytest.CaptureFixture[str]) -> None:
+    """A glob that matches several is an error that lists them."""
+    assert main(["run", "sdpa-*", "true"]) == 2
+    assert "matches sdpa-cpu, sdpa-cu128" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""The one door to Docker and to other programs: exit codes, signals, clean-up, and errors that say what to install."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attn_matrix import ROOT, engine
+from attn_matrix.errors import CommandFailed, EngineMissing
+
+Programs = Callable[..., Path]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Make a shell script the only program of its name on PATH, and every other one of this machine absent."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    def make(name: str, body: str) -> Path:
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+        program.chmod(0o755)
+        return program
+
+    return make
+
+
+def test_a_missing_docker_names_what_to_install(programs: Programs) -> None:
+    """Without the program there is no engine to talk to: EngineMissing, with the page that helps."""
+    with pytest.raises(EngineMissing, match=r"no program 'docker'(.|\n)*docs\.docker\.com"):
+        engine.require()
+
+
+def test_a_missing_program_is_not_a_missing_engine(programs: Programs) -> None:
+    """uv is no engine: the error says how to get uv."""
+    with pytest.raises(CommandFailed, match=r"no program 'uv'(.|\n)*tools\.txt"):
+        engine.capture(["uv", "--version"])
+
+
+def test_an_engine_that_does_not_answer_is_missing(programs: Programs) -> None:
+    """What docker itself says of it is in the first line."""
+    programs("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    with pytest.raises(EngineMissing, match="Cannot connect to the Docker daemon"):
+        engine.require()
+
+
+def test_docker_without_buildx_names_buildx(programs: Programs) -> None:
+    """The engine answers, and the plugin that builds is what is missing."""
+    programs("docker", '[ "$1" = version ]')
+    with pytest.raises(EngineMissing, match=r"no `buildx`(.|\n)*install-buildx"):
+        engine.require()
+
+
+def test_an_engine_with_buildx_is_enough(programs: Programs) -> None:
+    """Nothing is raised."""
+    programs("docker", "exit 0")
+    engine.require()
+
+
+def test_a_program_beside_this_python_comes_first(programs: Programs, tmp_path: Path) -> None:
+    """The locked uv of the host's environment is used, whatever PATH holds."""
+    assert engine.find(programs("uv", "exit 0").name) == str(tmp_path / "uv")
+
+
+def test_call_echoes_and_raises_on_failure(programs: Programs, capfd: pytest.CaptureFixture[str]) -> None:
+    """The command is on stderr, its own stdout stays stdout, and a failure is an error with its exit code."""
+    programs("tool", 'echo "out $1"; exit 7')
+    with pytest.raises(CommandFailed, match="exit code 7 from tool 'a b'"):
+        engine.call(["tool", "a b"])
+    assert capfd.readouterr() == ("out a b\n", "+ tool 'a b'\n")
+
+
+@pytest.mark.parametrize(("body", "code"), [("exit 0", 0), ("exit 91", 91), ("kill -9 $$", 137)])
+def test_status_is_the_exit_code_as_a_shell_has_it(programs: Programs, body: str, code: int) -> None:
+    """A signal is 128 and its number."""
+    programs("tool", body)
+    assert engine.status(["tool"]) == code
+
+
+def test_status_adds_to_the_environment(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Given variables are added, and ours stay."""
+    monkeypatch.setenv("OURS", "1")
+    programs("tool", 'echo "$OURS $GIVEN"')
+    engine.status(["tool"], env={"GIVEN": "2"})
+    assert capfd.readouterr().out == "1 2\n"
+
+
+def test_capture_returns_stdout_and_feeds_stdin(programs: Programs) -> None:
+    """stderr is no part of it."""
+    programs("tool", "read line; echo noise >&2; echo got $line")
+    assert engine.capture(["tool"], stdin="this\n") == "got this"
+
+
+def test_capture_fails_with_what_the_program_said(programs: Programs) -> None:
+    """The reason on stderr is the second line of the error."""
+    programs("tool", "echo because >&2; exit 3")
+    with pytest.raises(CommandFailed, match="exit code 3 from tool") as caught:
+        engine.capture(["tool"])
+    assert caught.value.lines[-1] == "because"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py leaves its socket open
+def test_no_engine_at_docker_host_says_which_was_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """docker-py's own error has no address in it."""
+    address = f"unix://{tmp_path}/none.sock"
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(EngineMissing, match=f"no Docker Engine answers at {address}"), engine.connect():
+        pass
+    gc.collect()
+
+
+def test_a_request_reads_as_the_docker_run_that_repeats_it() -> None:
+    """GPUs, variables, image and command, in the order that docker wants."""
+    request = engine.Request("it:id", ["check", "--json"], {"ATTN_CHECK": "warn"}, gpus=True)
+    expected = "docker run --rm --gpus all -e ATTN_CHECK=warn it:id check --json"
+    assert " ".join(request.as_docker_run()) == expected
+
+
+PARENT = """
+import sys
+from attn_matrix import engine
+print("code", engine.status([sys.executable, "-c", CHILD]), flush=True)
+"""
+POLITE = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(33))
+print("ready", flush=True); time.sleep(60)
+"""
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True); time.sleep(60)
+"""
+
+
+def start(child: str) -> subprocess.Popen[str]:
+    """A parent that runs `child` through engine.status, once the child is ready for signals."""
+    program = PARENT.replace("CHILD", repr(child))
+    environ = os.environ | {"PYTHONPATH": str(ROOT / "docker")}
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environ, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    return parent
+
+
+def test_a_signal_is_handed_on_and_the_child_decides() -> None:
+    """SIGTERM to us is SIGTERM to what runs in the foreground, and its exit code is ours."""
+    with start(POLITE) as parent:
+        parent.send_signal(signal.SIGTERM)
+        assert parent.communicate(timeout=30)[0] == "code 33\n"
+
+
+def test_a_second_signal_kills() -> None:
+    """A child that ignores the first signal ends with the second."""
+    with start(DEAF) as parent:
+        parent.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert parent.poll() is None
+        parent.send_signal(signal.SIGTERM)
+        assert parent.communicate(timeout=30)[0] == "code 137\n"
