@@ -9,6 +9,8 @@ from attn_matrix.model import Image, Matrix, lock_path, spec_path
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments that docker/Dockerfile declares.
 ARGUMENTS = ("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "IMAGE_ID", "SPEC")
+# Those of the stages up to `torch`, which all images of a platform share.
+SHARED_ARGUMENTS = ("BASE", "LOCK", "TORCH", "TORCH_BACKEND")
 OCI = "org.opencontainers.image"
 OWN = "dev.axolotl-attn"
 
@@ -18,12 +20,26 @@ def bake_file(matrix: Matrix) -> dict[str, Any]:
     groups = {"default": {"targets": [image.id for image in matrix.images]}}
     for image in matrix.images:
         groups.setdefault(image.platform, {"targets": []})["targets"].append(image.id)
-    return {"group": groups, "target": {image.id: _target(matrix, image) for image in matrix.images}}
+    targets = {torch_target(image.platform): _torch(matrix, image) for image in matrix.images}
+    return {"group": groups, "target": targets | {image.id: _target(matrix, image) for image in matrix.images}}
+
+
+def torch_target(platform: str) -> str:
+    """The target of the layers that all images of a platform share."""
+    return f"torch-{platform}"
+
+
+def _torch(matrix: Matrix, image: Image) -> dict[str, Any]:
+    """A target of its own: built by itself once, where images that are built side by side would each build theirs."""
+    given = arguments(matrix, image)
+    shared = {name: given[name] for name in SHARED_ARGUMENTS}
+    return {"context": ".", "dockerfile": DOCKERFILE, "target": "torch", "args": shared}
 
 
 def _target(matrix: Matrix, image: Image) -> dict[str, Any]:
     return {
         "context": ".",
+        "contexts": {"torch": f"target:{torch_target(image.platform)}"},
         "dockerfile": DOCKERFILE,
         "target": "image",
         "args": arguments(matrix, image),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from attn_matrix import engine
-from attn_matrix.bake import OCI
+from attn_matrix.bake import OCI, torch_target
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
 from attn_matrix.load import FILE, read
 from attn_matrix.model import Base, Image, Matrix
@@ -116,7 +116,8 @@ def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources,
     pinned = {image.id: matrix.base(image) for image in images}
     used = {base: base_used(base, sources) for base in dict.fromkeys(pinned.values())}
     bases = {name: used[base] for name, base in pinned.items()}
-    command = bake_command(bases, sources, revision(root))
+    shared = {torch_target(image.platform): bases[image.id] for image in images}
+    command = bake_command(list(bases), bases | shared, sources, revision(root))
     if no_cache:
         command.append("--no-cache")
     code = engine.status(command, cwd=root)
@@ -153,8 +154,10 @@ def base_used(pinned: Base, sources: Sources) -> BaseUsed:
     return BaseUsed(pinned.image, pinned.image, here)
 
 
-def bake_command(bases: Mapping[str, BaseUsed], sources: Sources, commit: str | None) -> list[str]:
-    """The call of bake for the image ids in `bases`, each with the base it starts from.
+def bake_command(
+    ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sources, commit: str | None
+) -> list[str]:
+    """The call of bake for the image ids; `bases` has the base that each target starts from, theirs and the shared.
 
     What differs from docker/bake.json goes into arguments and labels. Labels are no layer, so a new commit builds
     nothing again.
@@ -168,4 +171,4 @@ def bake_command(bases: Mapping[str, BaseUsed], sources: Sources, commit: str | 
         settings.append(f"*.secrets=id=ca,src={sources.ca.resolve()}")
     # bake reads nothing outside of the repository that it was not allowed to.
     allowed = [f"--allow=fs.read={path.resolve()}" for path in (sources.wheelhouse, sources.ca) if path]
-    return [*BAKE, *allowed, *(f"--set={setting}" for setting in settings), *bases]
+    return [*BAKE, *allowed, *(f"--set={setting}" for setting in settings), *ids]

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130  # as a shell reports a program that SIGINT ended
     return code
 
 

@@ -76,7 +76,7 @@ def test_a_base_that_is_asked_for(answers: Answers, reference: str, name: str, d
 def test_the_command_names_file_targets_and_base() -> None:
     """Bake loads what it builds, and each target gets its own base."""
     bases = {"a-cpu": BaseUsed("x:1", "x:1", "d1"), "b-cpu": BaseUsed("y:1", "y:1", "d2")}
-    command = build.bake_command(bases, Sources(), None)
+    command = build.bake_command(["a-cpu", "b-cpu"], bases, Sources(), None)
     assert command[:6] == ["docker", "buildx", "bake", "--file", BAKE, "--load"]
     assert command[-2:] == ["a-cpu", "b-cpu"]
     assert {"--set=a-cpu.args.BASE=x:1", "--set=b-cpu.args.BASE=y:1"} < set(command)
@@ -85,7 +85,7 @@ def test_the_command_names_file_targets_and_base() -> None:
 
 def test_wheels_and_certificates_are_allowed_and_named(tmp_path: Path) -> None:
     """A named context and a secret; bake reads neither from outside of the tree without being allowed to."""
-    command = build.bake_command({}, Sources(wheelhouse=tmp_path, ca=tmp_path / "ca.pem"), None)
+    command = build.bake_command([], {}, Sources(wheelhouse=tmp_path, ca=tmp_path / "ca.pem"), None)
     assert f"--set=*.contexts.wheelhouse={tmp_path}" in command
     assert f"--set=*.secrets=id=ca,src={tmp_path / 'ca.pem'}" in command
     assert {f"--allow=fs.read={tmp_path}", f"--allow=fs.read={tmp_path / 'ca.pem'}"} < set(command)
@@ -93,7 +93,7 @@ def test_wheels_and_certificates_are_allowed_and_named(tmp_path: Path) -> None:
 
 def test_the_revision_is_a_label_and_no_argument() -> None:
     """An argument would build every layer again at each commit."""
-    command = build.bake_command({}, Sources(), "abc-dirty")
+    command = build.bake_command([], {}, Sources(), "abc-dirty")
     assert [argument for argument in command if "abc-dirty" in argument] == [f"--set=*.labels.{OCI}.revision=abc-dirty"]
 
 
@@ -128,12 +128,14 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [BAKE, "docker/specs/fa4-cu128.json"])
-def test_a_stale_file_is_not_built_from(repository: Path, name: str) -> None:
+def test_a_stale_file_is_not_built_from(repository: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The image would not be what images.yaml says."""
     build.require_fresh(repository, SMALL)
     (repository / name).write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "status", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(StaleFiles, match=rf"{name} is not what images\.yaml says(.|\n)*nox -s render"):
-        build.require_fresh(repository, SMALL)
+        build.build(repository, SMALL, SMALL.images, Sources())
 
 
 def test_a_stale_readme_keeps_nobody_from_building(repository: Path) -> None:

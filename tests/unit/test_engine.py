@@ -65,9 +65,18 @@ def test_an_engine_with_buildx_is_enough(programs: Programs) -> None:
     engine.require()
 
 
-def test_a_program_beside_this_python_comes_first(programs: Programs, tmp_path: Path) -> None:
+def test_a_program_beside_this_python_comes_first(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The locked uv of the host's environment is used, whatever PATH holds."""
-    assert engine.find(programs("uv", "exit 0").name) == str(tmp_path / "uv")
+    on_path = programs("uv", "exit 0")
+    beside = tmp_path / "venv/bin/uv"
+    beside.parent.mkdir(parents=True)
+    assert engine.find("uv") == str(on_path)
+    monkeypatch.setattr(sys, "executable", str(beside.with_name("python")))
+    assert engine.find("uv") == str(on_path)
+    beside.touch()
+    assert engine.find("uv") == str(beside)
 
 
 def test_call_echoes_and_raises_on_failure(programs: Programs, capfd: pytest.CaptureFixture[str]) -> None:
