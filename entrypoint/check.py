@@ -58,7 +58,7 @@ class Check:
                 outcome = results[device] = self._measure(device, backend)
                 rejected = outcome.ending == "stopped"
                 backend = fallback(self._spec, self._settings, backend.name, outcome.gpu) if rejected else None
-        except Exception as error:  # raised again in the main thread, by `run`
+        except Exception as error:  # noqa: BLE001  (raised again in the main thread, by `run`)
             results[device] = error
 
     def _measure(self, device: str, backend: BackendSpec) -> Outcome:

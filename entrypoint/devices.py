@@ -73,8 +73,7 @@ def _nodes(folder: Path) -> frozenset[int]:
 def _selected(selection: str) -> int:
     """How many devices CUDA_VISIBLE_DEVICES leaves: CUDA stops reading the list at the first invalid entry."""
     count = 0
-    for entry in selection.split(","):
-        entry = entry.strip()
+    for entry in map(str.strip, selection.split(",")):
         if not entry or entry.startswith("-"):
             break
         count += 1

@@ -125,7 +125,7 @@ def _verdict(run: Run, settings: Settings) -> dict[str, Any]:
         return _refused(run, settings.backend, Code.CONFIG, error.what, error.advice)
     except MismatchError as error:
         return _refused(run, settings.backend, Code.MISMATCH, error.what, error.advice)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
         what = f"The check itself failed: {type(error).__name__}: {error}"
         report = _refused(run, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         return {**report, "logs": [traceback.format_exc()]}
@@ -174,12 +174,12 @@ def _finish(run: Run, settings: Settings, report: dict[str, Any], path: str) -> 
     """Publish the report, then either exit with the verdict's code or become the command."""
     _publish(run, settings.report, report)
     code = int(report["code"]["number"])
-    if not run.command or code and settings.check == "enforce":
-        return code
-    if code:
-        say("ATTN_CHECK=warn: the command runs in spite of this verdict.")
-    checked = report["backend"]["checked"] or settings.backend
-    launch.become(path, run.command, {**run.environ, "ATTN_BACKEND": checked})
+    if run.command and (not code or settings.check == "warn"):
+        if code:
+            say("ATTN_CHECK=warn: the command runs in spite of this verdict.")
+        checked = report["backend"]["checked"] or settings.backend
+        launch.become(path, run.command, {**run.environ, "ATTN_BACKEND": checked})
+    return code
 
 
 def _publish(run: Run, path: str, report: dict[str, Any]) -> None:

@@ -57,7 +57,8 @@ def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequ
 
 def _image(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
     """Versions are those found installed; before the child looked, those that the image was built to hold."""
-    installed = ((outcome.machine or {}).get("packages") if outcome else None) or {}
+    machine = (outcome.machine or {}) if outcome else {}
+    installed = machine.get("packages", {}) | ({"torch": machine["torch"]} if "torch" in machine else {})
     names = ["torch", *(name for backend in spec.backends for name in backend.packages)]
     versions = {name: installed.get(name, spec.packages.get(name)) for name in names}
     return {"id": spec.id, "version": spec.version, "platform": spec.platform, "versions": versions}
@@ -68,7 +69,8 @@ def _machine(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None or outcome.machine is None:
         return {}
     processor = outcome.gpu if spec.device == "cpu" else {}
-    return {**_without(outcome.machine, "event", "device"), **{key: processor[key] for key in processor if processor[key]}}
+    known = {key: value for key, value in processor.items() if value}
+    return {**_without(outcome.machine, "event", "device"), **known}
 
 
 def _gpu(spec: ImageSpec, item: Judged) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def build(*ids: str) -> str:
     """Build images from the local base; what the build printed."""
     command = [sys.executable, "-P", "-m", "attn_matrix", "build", "--local-base", *ids]
     environ = os.environ | {"PYTHONPATH": f"{ROOT / 'docker'}:{ROOT}"}
-    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")

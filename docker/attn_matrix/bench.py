@@ -7,9 +7,7 @@ that needs an engine or an image which is not there is listed with its reason. E
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -104,11 +102,10 @@ def container(root: Path) -> Claim:
 def build(root: Path) -> Claim:
     """A build of all cu128 images that changes nothing, beside nox's own start."""
     engine.require()
-    nox = _nox()
     base = read(root / FILE).bases["bookworm"].image
-    command = [*nox, "-s", "build", "--", "*-cu128", "--base", base.rpartition("/")[2]]
+    command = ["nox", "-s", "build", "--", "*-cu128", "--base", base.rpartition("/")[2]]
     _time(command, os.environ)
-    measured, baseline = _take_turns((command, os.environ), ([*nox, "-l"], os.environ), rounds=3)
+    measured, baseline = _take_turns((command, os.environ), (["nox", "-l"], os.environ), rounds=3)
     return Claim("no-op `nox -s build -- '*-cu128'`, past `nox -l`", measured, baseline, 3.0)
 
 
@@ -143,13 +140,10 @@ def _take_turns(first: Command, second: Command, rounds: int = ROUNDS) -> tuple[
 
 
 def _time(command: Sequence[str], environ: Mapping[str, str]) -> float:
-    """Wall-clock seconds of a command. Raises UsageError with its last words when it fails: a failure costs no time."""
+    """Wall-clock seconds of a command. Raises CommandFailed: a failure is no measurement."""
     started = time.perf_counter()
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        raise UsageError(f"{command[0]} failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
-    return seconds
+    engine.capture(command, env=environ)
+    return time.perf_counter() - started
 
 
 @contextmanager
@@ -164,17 +158,7 @@ def _laid_out(root: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
         yield str(venv / "bin/python"), venv / "attn", environ
 
 
-def _nox() -> list[str]:
-    """nox as it was called, or as the tests' environment has it."""
-    found = shutil.which("nox")
-    if found is None:
-        raise UsageError("nox is not on PATH")
-    return [found]
-
-
 def _empty(folder: str) -> None:
     """Remove what the container wrote as its own user, which we may not be allowed to."""
-    subprocess.run(
-        ["docker", "run", "--rm", "--user=0", f"--volume={folder}:/it", "--entrypoint=sh", IMAGE, "-c", "rm -rf /it/*"],
-        check=False,
-    )
+    as_root = ["docker", "run", "--rm", "--user=0", f"--volume={folder}:/it", "--entrypoint=sh", IMAGE]
+    engine.capture([*as_root, "-c", "rm -rf /it/*"])

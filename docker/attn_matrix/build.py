@@ -154,9 +154,7 @@ def base_used(pinned: Base, sources: Sources) -> BaseUsed:
     return BaseUsed(pinned.image, pinned.image, here)
 
 
-def bake_command(
-    ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sources, commit: str | None
-) -> list[str]:
+def bake_command(ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sources, commit: str | None) -> list[str]:
     """The call of bake for the image ids; `bases` has the base that each target starts from, theirs and the shared.
 
     What differs from docker/bake.json goes into arguments and labels. Labels are no layer, so a new commit builds

@@ -78,10 +78,13 @@ def status(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd:
     return code if code >= 0 else 128 - code
 
 
-def capture(command: Sequence[str], *, stdin: str = "", cwd: Path = ROOT) -> str:
-    """What `command` writes to stdout, stripped. Raises CommandFailed with what it wrote to stderr."""
+def capture(command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
+    """What `command` writes to stdout, stripped; `env` replaces our environment.
+
+    Raises CommandFailed with what it wrote to stderr.
+    """
     done = subprocess.run(
-        [find(command[0]), *command[1:]], input=stdin, cwd=cwd, capture_output=True, text=True, check=False
+        [find(command[0]), *command[1:]], input=stdin, env=env, cwd=cwd, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise CommandFailed(f"exit code {done.returncode} from {shlex.join(command)}", done.stderr.strip())

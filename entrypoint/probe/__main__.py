@@ -100,7 +100,7 @@ def observe_kernels(backend: backends.Backend, case: cases.Case, where: torch.de
             reason = describe(error)
             device.recover(where)
     observed = observe.attribute(names, backend.name)
-    log.emit("kernels", names=observe.shorten(names), observed=observed, reason=reason)
+    log.emit("kernels", names=observe.presentable(names), observed=observed, reason=reason)
 
 
 def measure_speed(backend: backends.Backend, case: cases.Case, where: torch.device, log: EventLog) -> None:

@@ -33,9 +33,16 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def machine(where: torch.device) -> dict[str, object]:
-    """The fields of a `machine` event."""
+    """The fields of a `machine` event; torch's own version says which CUDA it was built for."""
+    import torch
+
     describe = cuda_device if where.type == "cuda" else cpu_device
-    return {"python": platform.python_version(), "packages": installed(), "device": describe(where)}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "packages": installed(),
+        "device": describe(where),
+    }
 
 
 def installed() -> dict[str, str]:

@@ -57,6 +57,7 @@ def owners(name: str) -> tuple[str, ...]:
     return tuple(backend for backend, rules in backends.kernel_rules().items() if rules.search(name))
 
 
-def shorten(names: Sequence[str]) -> list[str]:
-    """Template arguments make names of thousands of characters; the report shows how they begin."""
-    return [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in names]
+def presentable(names: Sequence[str]) -> list[str]:
+    """Attention's own kernels first, then copies and fills; of names thousands of characters long, how they begin."""
+    ordered = sorted(names, key=lambda name: not owners(name))
+    return [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in ordered]

@@ -48,7 +48,8 @@ def line(document: dict[str, Any]) -> str:
     worst = max((case["worst"]["ratio"] or 99.0 for case in document["cases"] if case.get("worst")), default=0.0)
     speeds = " ".join(f"{row['tflops']:.0f}({row['of_matmul']:.2f})" for row in document["performance"])
     seconds = " ".join(f"{name}={value:.1f}" for name, value in document["seconds"].items())
-    return f"{document['verdict']:<11} worst={worst:.2f} tflops={speeds} {seconds} kernels={document['backend']['kernels']}"
+    kernels = document["backend"]["kernels"]
+    return f"{document['verdict']:<11} worst={worst:.2f} tflops={speeds} {seconds} kernels={kernels}"
 
 
 def main() -> None:

@@ -41,9 +41,8 @@ def phase(name: str, detail: str = "") -> None:
 
 
 def numbers(error: float = 0.002) -> dict[str, object]:
-    return {"error": error, "baseline": 0.002, "relative": error, "baseline_relative": 0.002, "scale": 1.0} | {
-        "finite": True
-    }
+    baseline = {"baseline": 0.002, "baseline_relative": 0.002}
+    return {"error": error, "relative": error, "scale": 1.0, "finite": True, **baseline}
 
 
 def main() -> None:
@@ -60,7 +59,7 @@ def main() -> None:
         return
     capability = BEHAVIOUR.removeprefix("capability ") if BEHAVIOUR.startswith("capability ") else "9.0"
     facts = {**GPU, "index": 0, "capability": capability} if DEVICE != "cpu" else {"index": None, "name": "fake CPU"}
-    emit("machine", python="3", torch="2", cpu="fake", packages={"torch": "9.9.9"}, device=facts)
+    emit("machine", python="3", torch="9.9.9+cpu", packages={"torch": "9.9.9"}, device=facts)
     phase("compile")
     phase("correctness", "causal-d64")
     wrong = BEHAVIOUR == "wrong"

@@ -9,7 +9,9 @@ import pytest
 
 from tests.launcher.launchers import ContainerLauncher, Launcher
 
-CONTRACT = "schema verdict code reasons image gpus backend cases performance seconds cached".split()
+CONTRACT = {
+    *("schema", "verdict", "code", "reasons", "image", "gpus", "backend", "cases", "performance", "seconds", "cached")
+}
 
 
 def cache_of(launcher: Launcher) -> Path:
@@ -26,9 +28,9 @@ def test_the_report_has_what_the_contract_names(launcher: Launcher) -> None:
     launcher.run()
 
     report = launcher.report()
-    assert [key for key in CONTRACT if key not in report] == []
+    assert report.keys() >= CONTRACT
     assert report["image"]["id"] == "sdpa-cpu"
-    assert report["image"]["versions"]["torch"] == "9.9.9"
+    assert report["image"]["versions"]["torch"] == "9.9.9+cpu"
     assert report["backend"]["requested"] == report["backend"]["observed"] == "sdpa"
     assert {"id", "status", "error", "budget"} <= report["cases"][0].keys()
     assert {"id", "tflops", "of_matmul", "floor"} <= report["performance"][0].keys()
@@ -133,7 +135,8 @@ def test_any_user_and_a_read_only_root(container: ContainerLauncher) -> None:
     """An arbitrary UID, a read-only root file system and a writable /tmp are enough, for the defaults too."""
     container.options += HARDENED
 
-    result = container.run("sh", "-c", "id -u; test -s /tmp/attn/report.json && echo report", ATTN_REPORT="/tmp/attn/report.json")
+    script = "id -u; test -s /tmp/attn/report.json && echo report"
+    result = container.run("sh", "-c", script, ATTN_REPORT="/tmp/attn/report.json")
 
     assert (result.code, result.stdout) == (0, b"12345\nreport\n")
 

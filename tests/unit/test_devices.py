@@ -8,7 +8,13 @@ import pytest
 
 from entrypoint.devices import cpu_name, look, older
 
-VERSION = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (root@host)\nGCC version: 13\n"
+VERSION = """\
+NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (root@host)
+GCC version:  gcc version 13.2.0
+"""
+CPU = "processor\t: 0\nmodel name\t: Fast CPU\nflags\t\t: avx2 amx\n\nprocessor\t: 1\n"
+SELECTIONS = [("", 0), ("-1", 0), ("0", 1), ("0,1", 1), ("GPU-1aaa", 1), ("0,-1,1", 1)]
+VERSIONS = [("525.60.12", True), ("525.60.13", False), ("1000.1", False), ("470.9", True)]
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def test_only_gpus_with_a_device_node_are_usable(root: Path) -> None:
     assert (devices.count, devices.identified) == (1, True)
 
 
-@pytest.mark.parametrize(("selection", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,1", 1), ("GPU-1aaa", 1), ("0,-1,1", 1)])
+@pytest.mark.parametrize(("selection", "count"), SELECTIONS)
 def test_cuda_visible_devices_narrows(root: Path, selection: str, count: int) -> None:
     """As CUDA reads it: up to the first invalid entry, and never more than there are."""
     assert look({"CUDA_VISIBLE_DEVICES": selection}, root).count == count
@@ -68,7 +74,7 @@ def test_a_machine_without_a_driver_has_no_gpu(tmp_path: Path) -> None:
     assert (devices.count, devices.driver, devices.listed) == (0, None, ())
 
 
-@pytest.mark.parametrize(("version", "is_older"), [("525.60.12", True), ("525.60.13", False), ("1000.1", False), ("470.9", True)])
+@pytest.mark.parametrize(("version", "is_older"), VERSIONS)
 def test_driver_versions_compare_as_numbers(version: str, is_older: bool) -> None:
     """1000 is newer than 525, which text comparison would deny."""
     assert older(version, "525.60.13") is is_older
@@ -77,6 +83,6 @@ def test_driver_versions_compare_as_numbers(version: str, is_older: bool) -> Non
 def test_cpu_name_reads_the_first_core(tmp_path: Path) -> None:
     """Model and flags, which decide what kernels a CPU gets."""
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nmodel name\t: Fast CPU\nflags\t\t: avx2 amx\n\nprocessor\t: 1\n")
+    (tmp_path / "proc/cpuinfo").write_text(CPU)
 
     assert cpu_name(tmp_path) == "Fast CPU avx2 amx"

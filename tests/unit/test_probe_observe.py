@@ -48,9 +48,14 @@ def test_names_are_attributed(names: list[str], asked: str, observed: str | None
     assert observe.attribute(names, asked) == observed
 
 
+def test_attention_comes_first() -> None:
+    """A reader of the report wants the kernel, not the copy before it."""
+    assert observe.presentable(["Memcpy DtoD", FLEX, "Memset"]) == [FLEX, "Memcpy DtoD", "Memset"]
+
+
 def test_long_names_are_cut_for_the_report() -> None:
     """CuTe DSL's run to thousands of characters; the beginning says what it is."""
-    short, long = observe.shorten([FLEX, FA4 * 20])
+    short, long = observe.presentable([FLEX, FA4 * 20])
     assert short == FLEX
     assert len(long) == observe.NAME_LENGTH
     assert long.startswith(FA4[:100])

@@ -68,12 +68,22 @@ def test_rendering_is_deterministic() -> None:
 def test_a_target_for_each_image_and_a_group_for_each_platform() -> None:
     """`docker buildx bake cpu` builds the images of that platform, and no name at all builds every one."""
     document = bake(SMALL)
-    assert list(document["target"]) == ["sdpa-cpu", "sdpa-cu128", "fa4-cu128"]
+    assert list(document["target"]) == ["torch-cpu", "torch-cu128", "sdpa-cpu", "sdpa-cu128", "fa4-cu128"]
     assert document["group"] == {
         "default": {"targets": ["sdpa-cpu", "sdpa-cu128", "fa4-cu128"]},
         "cpu": {"targets": ["sdpa-cpu"]},
         "cu128": {"targets": ["sdpa-cu128", "fa4-cu128"]},
     }
+
+
+def test_images_of_a_platform_start_from_one_target() -> None:
+    """Built side by side, each would install torch for itself, and they would share no layer."""
+    targets = bake(SMALL)["target"]
+    for name in ("sdpa-cu128", "fa4-cu128"):
+        assert targets[name]["contexts"] == {"torch": "target:torch-cu128"}
+    shared = targets["torch-cu128"]["args"]
+    assert shared.items() <= targets["fa4-cu128"]["args"].items()
+    assert shared.keys() == {"BASE", "LOCK", "TORCH", "TORCH_BACKEND"}
 
 
 def test_the_arguments_of_an_image() -> None:
@@ -117,7 +127,7 @@ def test_buildx_accepts_the_bake_file() -> None:
     """And reads from it what we wrote."""
     command = ["docker", "buildx", "bake", "-f", "docker/bake.json", "--print"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(json.loads(printed)["target"]) == {image.id for image in OURS.images}
+    assert set(json.loads(printed)["target"]) == {*bake(OURS)["target"]}
 
 
 @pytest.mark.parametrize("name", [image.id for image in OURS.images])

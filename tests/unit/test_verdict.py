@@ -14,7 +14,12 @@ from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, Floor, ImageSpec, Sibling
 from entrypoint.verdict import Code, judge, refuse_early
 
-NUMBERS = {"error": 0.002, "baseline": 0.002, "relative": 0.002, "baseline_relative": 0.002, "scale": 1.0, "finite": True}
+NUMBERS: dict[str, Any] = {
+    **dict.fromkeys(("error", "baseline", "relative", "baseline_relative"), 0.002),
+    "scale": 1.0,
+    "finite": True,
+}
+HEALTHY = dict.fromkeys(("out", "dq", "dk", "dv"), NUMBERS)
 SETTINGS = Settings(backend="fa4")
 FLOOR = Floor(gpu="H200", backend="fa4", forward=0.5, backward=0.4, source="test")
 
@@ -49,7 +54,7 @@ def outcome(*changes: dict[str, Any], ending: str = "done", number: int = 0) -> 
     events: list[dict[str, Any]] = [
         {"event": "machine", "device": device},
         {"event": "phase", "name": "correctness", "detail": "causal-d64"},
-        {"event": "case", "id": "causal-d64", "tensors": {name: NUMBERS for name in ("out", "dq", "dk", "dv")}},
+        {"event": "case", "id": "causal-d64", "tensors": HEALTHY},
         {"event": "kernels", "names": ["k"], "observed": "fa4"},
         {"event": "ceiling", "matmul_tflops": 700.0},
         {"event": "speed", "id": "s8192", "direction": "forward", "tflops": 600.0, "seconds": 1e-3},
@@ -76,7 +81,7 @@ def test_a_healthy_outcome_passes() -> None:
 @pytest.mark.parametrize("tensor", ["out", "dq", "dk", "dv"])
 def test_each_tensor_is_judged(tensor: str) -> None:
     """One wrong gradient in one case is enough."""
-    tensors = {name: NUMBERS for name in ("out", "dq", "dk", "dv")} | {tensor: NUMBERS | {"error": 9.0}}
+    tensors = HEALTHY | {tensor: NUMBERS | {"error": 9.0}}
     event = {"event": "case", "id": "full-d128", "tensors": tensors}
 
     finding = judge(SPEC, SETTINGS, outcome(event))[0]
@@ -142,7 +147,9 @@ def test_a_gpu_without_a_floor_is_never_slow() -> None:
         ("exited", 0, "observe", ("FAIL", Code.GPU_FAULT)),
     ],
 )
-def test_an_early_end_is_blamed_on_where_it_was(ending: str, number: int, phase: str, expected: tuple[str, Code]) -> None:
+def test_an_early_end_is_blamed_on_where_it_was(
+    ending: str, number: int, phase: str, expected: tuple[str, Code]
+) -> None:
     """Kernels that crash or hang are the GPU's; an import that does is ours; SIGKILL is want of memory."""
     event = {"event": "phase", "name": phase}
 
@@ -151,7 +158,7 @@ def test_an_early_end_is_blamed_on_where_it_was(ending: str, number: int, phase:
 
 def test_the_worst_finding_leads() -> None:
     """A crash explains wrong numbers, not the other way round."""
-    wrong = {"event": "case", "id": "x", "tensors": {"out": NUMBERS | {"finite": False}, "dq": None, "dk": None, "dv": None}}
+    wrong = {"event": "case", "id": "x", "tensors": HEALTHY | {"out": NUMBERS | {"finite": False}}}
     crashed = outcome(wrong, {"event": "phase", "name": "observe"}, ending="killed", number=11)
 
     codes = [finding.code for finding in judge(SPEC, SETTINGS, crashed)]
