@@ -28,12 +28,16 @@ def lay_out(image_id: str, home: Path) -> None:
 
 
 def check(image_id: str, out: Path, environ: dict[str, str]) -> dict[str, Any]:
-    """Run one check; the report as parsed JSON. Raises CalledProcessError when there is none."""
+    """Run one check; its text goes to `out`, and its report, as parsed JSON, is returned.
+
+    Raises CalledProcessError when there is no report.
+    """
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "attn"
         lay_out(image_id, home)
         report = out / f"{image_id}.json"
-        variables = {"ATTN_REPORT": str(report.resolve()), "ATTN_CACHE": ""}
+        report.unlink(missing_ok=True)
+        variables = {"ATTN_CACHE": "", "ATTN_REPORT": str(report.resolve())}
         command = [sys.executable, "-I", "-S", str(home / "entrypoint"), "check"]
         run = subprocess.run(command, env=environ | variables, stderr=subprocess.PIPE, check=False)
         (out / f"{image_id}.txt").write_bytes(run.stderr)
