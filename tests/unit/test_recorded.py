@@ -27,3 +27,11 @@ def test_a_recorded_report_still_reads(path: Path) -> None:
     assert report["image"]["id"] in text.splitlines()[0]
     assert report["gpus"][0]["name"] in text
     assert len(text.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.stem))
+def test_the_readme_shows_it(path: Path) -> None:
+    """To the letter, as this version prints it."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+    assert to_text(json.loads(path.read_text())) in readme
