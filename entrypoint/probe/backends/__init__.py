@@ -11,8 +11,8 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,13 @@ NAMES = ("sdpa", "flex", "fa4", "xformers")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """One attention call: q [batch, seqlen, heads, head_dim], k and v [batch, seqlen, kv_heads, head_dim].
+    """One attention call: q [batch, seqlen, heads, head_dim], k [.., kv_heads, head_dim], v [.., kv_heads, head_dim_v].
 
-    That is flash-attn's layout. `softmax_scale` None means 1 / sqrt(head_dim).
+    That is flash-attn's layout. `softmax_scale` None means 1 / sqrt(head_dim). `window` (left, right) lets query i see
+    keys i - left to i + right, -1 being no bound (flash-attn's window_size; 0 is the key itself). `softcap` c > 0
+    replaces scores s by c * tanh(s / c), after the scale. `cu_seqlens` (0, .., total) packs documents along the
+    sequence of a batch of one: no query sees another document, and a document may have length 0. `shifted_group` g is
+    S2's: each query sees its own segment of g positions, segments of the second half of the heads shifted by g / 2.
     """
 
     q: Tensor
@@ -33,10 +37,32 @@ class Arguments:
     v: Tensor
     causal: bool
     softmax_scale: float | None = None
+    window: tuple[int, int] | None = None
+    softcap: float = 0.0
+    cu_seqlens: tuple[int, ...] | None = None
+    shifted_group: int | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Arguments:
         """The same call with each tensor changed."""
         return replace(self, q=change(self.q), k=change(self.k), v=change(self.v))
+
+
+Feature = Literal["window", "softcap", "varlen", "gqa", "logsumexp", "deterministic", "strided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a backend claims on one device: the cases it must be right in. `source` says where that is written.
+
+    `head_dims` are pairs (of q and k, of v) that work forward and backward; `proved` is where it has really run
+    ("H200", "CPU"), or "fake" where only a function of the same signature stood in for it.
+    """
+
+    dtypes: tuple[str, ...]
+    head_dims: tuple[tuple[int, int], ...]
+    features: frozenset[Feature]
+    source: str
+    proved: tuple[str, ...]
 
 
 # Returns out [batch, seqlen, heads, head_dim], in q's layout and dtype.
@@ -45,11 +71,18 @@ Attention = Callable[[Arguments], "Tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A backend loaded on a device. `no_gradient` is the reason why it has no backward there, if it has none."""
+    """A backend loaded on a device. `no_gradient` is the reason why it has no backward there, if it has none.
+
+    `logsumexp` gives the natural logarithm of each softmax's denominator, [batch, heads, seqlen], where it is offered.
+    `kernels` are the same backend's kernels forced one by one (SDPA's flash, cuDNN, memory-efficient), by name.
+    """
 
     name: str
     attention: Attention
     no_gradient: str | None = None
+    capabilities: Capabilities | None = None
+    logsumexp: Attention | None = None
+    kernels: Mapping[str, Backend] = field(default_factory=dict)
 
 
 class Adapter(Protocol):
