@@ -8,16 +8,26 @@ event       fields
 phase       name (one of PHASES), detail (such as a case id): what the child is about to do
 machine     python, torch, packages {distribution: installed version}, device (see DEVICE_FIELDS)
 unusable    subject (one of SUBJECTS), reason: this cannot be used here at all, so no case follows
-case        id, seconds, tensors {out, dq, dk, dv: see TENSOR_FIELDS}; a gradient that does not exist is null, and then
-            no_gradient is the reason (else null)
+case        id, dtype, inputs (their family), seconds, tensors {out, dq, dk, dv, and lse where the backend offers the
+            logsumexp: see TENSOR_FIELDS}; a gradient that does not exist is null, and then no_gradient is the reason
+            (else null); mutated (which of q, k, v and dout the backend wrote into); repeatable (whether the same call
+            gave the same bits again; null where the backend does not claim to be deterministic); relative_error (the
+            L2 error that the backend has by its design, null for the rounding of its dtype)
 case_error  id, reason (exception type and message), out_of_memory (bool)
+first_call  id, seconds (of the first forward and backward of this case's kernel variant, compilation included)
+health      see HEALTH_FIELDS; may come again, each time with all of them: the last one counts
 ceiling     matmul_tflops, seconds (of one product), samples
+bandwidth   gigabytes_per_second (of a device copy, read and written), seconds (of one copy), samples
 speed       id, direction (forward or backward), tflops, seconds (median of one call), samples (every timed call)
-kernels     names (as the profiler saw them, long ones cut), observed (the backend they belong to, null when no rule
-            knows them), reason (why the profiler failed, else null)
-done        seconds {phase name: seconds spent in it}
+kernels     asked (the backend, or one of its kernels, forced, such as sdpa-cudnn; absent: the backend), names (as the
+            profiler saw them, long ones cut), observed (what they belong to, in the words of asked; null when no rule
+            knows them), recorded (how many events the profiler saw, of attention or not), reason (why the profiler
+            failed, else null)
+done        seconds {phase name: seconds spent in it}; left_out (ids of the cases that were not run, because compiling
+            them would have taken too long)
 
-A phase may come more than once. A number that is not finite is null, because JSON has none.
+A case of one of the backend's kernels, forced, has the kernel's name before its id: cudnn:causal-d64. A phase may come
+more than once. A number that is not finite is null, because JSON has none.
 """
 
 from __future__ import annotations
@@ -39,3 +49,12 @@ TENSOR_FIELDS: Final = ("error", "baseline", "relative", "baseline_relative", "s
 
 # uuid, capability ("9.0") and driver are null on a CPU; memory is in bytes.
 DEVICE_FIELDS: Final = ("index", "name", "uuid", "capability", "driver", "memory_total", "memory_free")
+
+# What NVML says of a GPU, null where it says nothing: temperature (degrees Celsius), power_watts, power_limit_watts,
+# sm_megahertz, sm_megahertz_max, throttle (names of what held the clocks back under load, an idle clock apart),
+# ecc_uncorrected (volatile errors), row_remap_pending, row_remap_failed (bool), xids (numbers since the check began),
+# other_processes (computing on this GPU), reason (why NVML could not be asked at all).
+HEALTH_FIELDS: Final = (
+    *("temperature", "power_watts", "power_limit_watts", "sm_megahertz", "sm_megahertz_max", "throttle"),
+    *("ecc_uncorrected", "row_remap_pending", "row_remap_failed", "xids", "other_processes", "reason"),
+)

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from entrypoint import cache, launch
+from entrypoint import cache, kernels_cache, launch
 from entrypoint.console import say, write
 from entrypoint.devices import Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
-from entrypoint.report import build, summary, to_json, to_text
+from entrypoint.finding import Code, Finding
+from entrypoint.report import build, to_json
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.verdict import Code, Finding, refuse_early
+from entrypoint.text import summary, to_text
+from entrypoint.verdict import refuse_early
 
 HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")
@@ -85,6 +87,7 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
         return _stop(run, error)
     path = launch.resolve(run.command, environ) if run.command else ""
+    run.notes += filter(None, [kernels_cache.seed(HOME, environ)])
     if settings.check == "off":
         launch.become(path, run.command, environ)
     return _finish(run, settings, _verdict(run, settings), path)
@@ -145,22 +148,25 @@ def _measured(run: Run, settings: Settings, devices: Devices, key: cache.Key | N
 
     say(f"checking {settings.backend} of {run.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
     check = Check(run.spec, settings, HOME, run.environ)
+    before = kernels_cache.compiled(run.environ)
     try:
         judged = check.run(devices)
     except Interrupted:
         check.stop()
         raise
+    if added := len(kernels_cache.compiled(run.environ) - before):
+        run.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
     report = build(run.spec, settings.backend, judged, [], time.monotonic() - run.started)
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, run.notes.append)
-    return {**report, "notes": run.notes}
+    return {**report, "notes": [*report["notes"], *run.notes]}
 
 
 def _refused(run: Run, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
     """The report of a start in which nothing was measured."""
     finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
     report = build(run.spec, requested, [], [finding], time.monotonic() - run.started)
-    return {**report, "notes": run.notes}
+    return {**report, "notes": [*report["notes"], *run.notes]}
 
 
 def _stop(run: Run, error: ConfigError) -> int:

@@ -15,7 +15,10 @@ LOG_TAIL: Final = 4000
 
 @dataclass(kw_only=True)
 class Outcome:
-    """Events of one child by kind. `number` is the exit code (exited) or the signal (killed); `log` ends its output."""
+    """Events of one child by kind, kernels by what was asked for.
+
+    `number` is the exit code (exited) or the signal (killed); `log` ends the child's output.
+    """
 
     device: str
     backend: str
@@ -27,10 +30,14 @@ class Outcome:
     unusable: dict[str, Any] | None = None
     cases: list[dict[str, Any]] = field(default_factory=list)
     case_errors: list[dict[str, Any]] = field(default_factory=list)
+    health: dict[str, Any] | None = None
+    first_calls: list[dict[str, Any]] = field(default_factory=list)
     ceiling: dict[str, Any] | None = None
+    bandwidth: dict[str, Any] | None = None
     speeds: list[dict[str, Any]] = field(default_factory=list)
-    kernels: dict[str, Any] | None = None
+    kernels: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     finished: bool = False
     garbled: int = 0
     out_of_memory: bool = False
@@ -66,11 +73,16 @@ class Outcome:
                 self.cases.append(event)
             case "case_error":
                 self.case_errors.append(event)
+            case "first_call":
+                self.first_calls.append(event)
             case "speed":
                 self.speeds.append(event)
-            case "machine" | "unusable" | "ceiling" | "kernels" as kind:
+            case "kernels":
+                self.kernels[event.get("asked") or self.backend] = event
+            case "machine" | "unusable" | "health" | "ceiling" | "bandwidth" as kind:
                 setattr(self, kind, event)
             case "done":
                 self.seconds, self.finished = dict(event["seconds"]), True
+                self.left_out = list(event.get("left_out") or ())
             case unknown:
                 raise ValueError(unknown)

@@ -1,22 +1,21 @@
-"""The report: one JSON document (contract: schema 1), and the screenful of text that a person reads. Pure."""
+"""The report: one JSON document (contract: schema 1). Pure."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from entrypoint.budgets import Measured, weigh
-from entrypoint.console import NAME
+from entrypoint.budgets import weigh_case
+from entrypoint.finding import Code, Finding, rank
 from entrypoint.outcome import Outcome
 from entrypoint.spec import ImageSpec
-from entrypoint.verdict import Code, Finding, floor_of, of_matmul, rank, worst_of
+from entrypoint.speed import floor_of, gpu_of, of_matmul
+from entrypoint.verdict import conduct_of, lacks_gradient, notes_of, worst_of
 
 REPORT_SCHEMA: Final = 1
-SUMMARY_BYTES: Final = 4096
-SHOWN: Final = 6  # failing cases in the text; the JSON has them all
 
 Report = dict[str, Any]
 
@@ -31,7 +30,7 @@ class Judged:
 
 def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequence[Finding], total: float) -> Report:
     """The report of a run. `extra` holds findings of no device (such as a missing GPU); `total` is in seconds."""
-    findings = sorted([*extra, *(finding for item in judged for finding in item.findings)], key=rank)
+    findings = sorted([*extra, *_merged(judged)], key=rank)
     worst = findings[0]
     shown = [f for f in findings if f.verdict != "PASS"] or [worst]
     lead = judged[0].outcome if judged else None
@@ -44,15 +43,48 @@ def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequ
         "image": _image(spec, lead),
         "gpus": [_gpu(spec, item) for item in judged if spec.device != "cpu"],
         "backend": _backend(requested, judged),
-        "cases": [row for item in judged for row in _cases(item.outcome)],
+        "cases": [row for item in judged for row in _cases(spec, item.outcome)],
         "performance": [row for item in judged for row in _performance(spec, item.outcome)],
-        "ceilings": [_numbers(item.outcome.ceiling) for item in judged if item.outcome.ceiling],
+        "first_calls": [
+            {"id": call["id"], "device": item.outcome.device, "seconds": call["seconds"]}
+            for item in judged
+            for call in item.outcome.first_calls
+        ],
+        "ceilings": [_ceiling(spec, item.outcome) for item in judged if item.outcome.ceiling],
         "machine": _machine(spec, lead),
         "seconds": _seconds(judged, total),
         "cached": False,
-        "notes": [],
+        "notes": list(dict.fromkeys(note for item in judged for note in notes_of(spec, item.outcome))),
         "logs": [item.outcome.log for item in judged if item.outcome.log and item.findings[0].code is not Code.PASS],
     }
+
+
+def _merged(judged: Sequence[Judged]) -> list[Finding]:
+    """Each kind of trouble once, in the words of the first GPU that has it, and before them all of those GPUs."""
+    by_kind: dict[tuple[Code, str], list[tuple[str, Finding]]] = {}
+    for item in judged:
+        for finding in item.findings:
+            by_kind.setdefault((finding.code, finding.kind), []).append((item.outcome.device, finding))
+    if len(judged) == 1:
+        return list(judged[0].findings)
+    merged = []
+    for group in by_kind.values():
+        names = devices(list(dict.fromkeys(device for device, _ in group)))
+        merged.append(replace(group[0][1], what=f"{names}: {group[0][1].what}"))
+    return merged
+
+
+def devices(names: Sequence[str]) -> str:
+    """Several of torch's device names in short: "cuda:0-2,5"."""
+    kind, colon, _ = names[0].partition(":")
+    runs: list[list[int]] = []
+    for index in sorted(int(name.partition(":")[2] or 0) for name in names):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    short = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{kind}:{short}" if colon else kind
 
 
 def _image(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
@@ -76,37 +108,43 @@ def _machine(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
 def _gpu(spec: ImageSpec, item: Judged) -> dict[str, Any]:
     gpu = item.outcome.gpu
     known = {key: gpu.get(key) for key in ("index", "name", "uuid", "driver", "capability")}
-    facts = _without(gpu, *known)
+    facts = {**_without(gpu, *known), "health": _without(item.outcome.health or {}, "event") or None}
     arch = spec.architecture_of(str(gpu.get("capability")))
     return {**known, "device": item.outcome.device, "arch": arch, "facts": facts, "verdict": item.findings[0].verdict}
 
 
 def _backend(requested: str, judged: Sequence[Judged]) -> dict[str, Any]:
-    seen = [item.outcome.kernels for item in judged if item.outcome.kernels]
+    """What was asked for and what ran; kernels of the backend that were forced one by one are `forced`."""
+    checked = judged[0].outcome.backend if judged else None
+    seen = [kernels for item in judged if (kernels := item.outcome.kernels.get(item.outcome.backend))]
     observed = list(dict.fromkeys(kernels["observed"] for kernels in seen if kernels.get("observed")))
     names = list(dict.fromkeys(name for kernels in seen for name in kernels["names"]))
+    forced = {asked: k["observed"] for item in judged for asked, k in item.outcome.kernels.items() if asked != checked}
     return {
         "requested": requested,
-        "checked": judged[0].outcome.backend if judged else None,
+        "checked": checked,
         "observed": observed[0] if len(observed) == 1 else observed or None,
         "kernels": names,
+        "forced": forced,
     }
 
 
-def _cases(outcome: Outcome) -> list[dict[str, Any]]:
+def _cases(spec: ImageSpec, outcome: Outcome) -> list[dict[str, Any]]:
     rows = []
     for case in outcome.cases:
-        worst = worst_of(case)
-        tensors = {name: _weighed(name, numbers) for name, numbers in case["tensors"].items()}
+        worst, conduct = worst_of(case), conduct_of(case)
+        if missing := lacks_gradient(spec, outcome, case):
+            conduct = f"gives no gradient {missing}"
         rows.append(
             {
                 "id": case["id"],
                 "device": outcome.device,
-                "status": "pass" if worst.within else "fail",
+                "status": "pass" if worst.within and conduct is None else "fail",
                 "error": _finite(worst.error),
                 "budget": worst.budget,
                 "worst": {"tensor": worst.tensor, "rule": worst.rule, "ratio": _finite(worst.ratio)},
-                "tensors": tensors,
+                "conduct": conduct,
+                "tensors": _tensors(case),
                 "seconds": case.get("seconds"),
             }
         )
@@ -116,11 +154,13 @@ def _cases(outcome: Outcome) -> list[dict[str, Any]]:
     return rows
 
 
-def _weighed(name: str, numbers: dict[str, Any] | None) -> dict[str, Any] | None:
-    if numbers is None:
-        return None
-    measured: Measured = weigh(name, numbers)
-    return {**_numbers(numbers), "budget": measured.budget, "rule": measured.rule, "within": measured.within}
+def _tensors(case: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    """The measured numbers of each tensor with what they were weighed against; None for a missing gradient."""
+    tensors: dict[str, dict[str, Any] | None] = dict.fromkeys(case["tensors"])
+    for measured in weigh_case(case):
+        judged = {"budget": measured.budget, "rule": measured.rule, "within": measured.within}
+        tensors[measured.tensor] = {**_numbers(case["tensors"][measured.tensor]), **judged}
+    return tensors
 
 
 def _performance(spec: ImageSpec, outcome: Outcome) -> list[dict[str, Any]]:
@@ -130,12 +170,24 @@ def _performance(spec: ImageSpec, outcome: Outcome) -> list[dict[str, Any]]:
             "device": outcome.device,
             "tflops": speed["tflops"],
             "of_matmul": of_matmul(speed, outcome),
-            "floor": floor_of(spec, outcome, speed["direction"]),
+            "floor": floor_of(spec, outcome, speed),
             "seconds": speed["seconds"],
             "samples": speed.get("samples", []),
         }
         for speed in outcome.speeds
     ]
+
+
+def _ceiling(spec: ImageSpec, outcome: Outcome) -> dict[str, Any]:
+    """What the GPU does without attention: a bf16 product and a copy, each with its model's floor if one is known."""
+    gpu = gpu_of(spec, outcome)
+    copy = _numbers(outcome.bandwidth) if outcome.bandwidth else None
+    return {
+        "device": outcome.device,
+        **_numbers(outcome.ceiling),
+        "matmul_floor": gpu.matmul if gpu else None,
+        "copy": copy and {**copy, "floor": gpu.bandwidth if gpu else None},
+    }
 
 
 def _seconds(judged: Sequence[Judged], total: float) -> dict[str, float]:
@@ -163,97 +215,3 @@ def _finite(value: float) -> float | None:
 
 def to_json(report: Report) -> str:
     return json.dumps(report, indent=2, default=str) + "\n"
-
-
-# --- text -------------------------------------------------------------------------------------------------------
-
-
-def to_text(report: Report) -> str:
-    """The report on one screen: what is so, what to do, then the facts."""
-    lines = _headline(report)
-    lines += [f"  also      {reason}" for reason in report["reasons"][1:]]
-    if report["cases"] or report["performance"]:
-        lines += [*_text_image(report), *_text_gpus(report), *_text_backend(report)]
-        lines += [*_text_cases(report), *_text_performance(report), *_text_seconds(report)]
-    lines += [f"  note      {note}" for note in report["notes"]]
-    return "\n".join(lines) + "\n"
-
-
-def _headline(report: Report) -> list[str]:
-    code = report["code"]
-    label = report["verdict"] + (f" ({code['number']} {code['name']})" if code["number"] else "")
-    cached = " (from the verdict cache)" if report["cached"] else ""
-    lines = [f"{NAME} {report['image']['id']}: {label}{cached}: {report['headline']['what']}"]
-    if report["headline"]["advice"]:
-        lines.append(f"  what to do: {report['headline']['advice']}")
-    return lines
-
-
-def summary(report: Report) -> str:
-    """The first lines of the text, at most SUMMARY_BYTES of UTF-8: for Kubernetes' termination message."""
-    text = "\n".join(_headline(report) + [f"also: {reason}" for reason in report["reasons"][1:]])
-    return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
-
-
-def _text_image(report: Report) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in report["image"]["versions"].items())
-    return [f"  image     {report['image']['id']} {report['image']['version']}: {versions}"]
-
-
-def _text_gpus(report: Report) -> list[str]:
-    if not report["gpus"]:
-        return [f"  cpu       {report['machine'].get('name')}: {report['verdict']}"]
-    lines = []
-    for gpu in report["gpus"]:
-        memory = gpu["facts"].get("memory_total")
-        size = f", {memory / 2**30:.0f} GiB" if memory else ""
-        name = f"{gpu['name']} ({gpu['arch'] or gpu['capability']}), driver {gpu['driver']}{size}"
-        lines.append(f"  {gpu['device']:<9} {name}: {gpu['verdict']}")
-    return lines
-
-
-def _text_backend(report: Report) -> list[str]:
-    backend = report["backend"]
-    kernels = ", ".join(name[:48] for name in backend["kernels"][:2]) or "none seen"
-    return [f"  backend   {backend['requested']} asked for, {backend['observed'] or 'unknown'} observed: {kernels}"]
-
-
-def _text_cases(report: Report) -> list[str]:
-    cases = [case for case in report["cases"] if case.get("worst")]
-    lines = [
-        f"  {'error' if case['status'] == 'error' else 'wrong':<9} {_case_line(case)}" for case in _bad(report)[:6]
-    ]
-    if cases:
-        passed = sum(case["status"] == "pass" for case in cases)
-        tight = max(cases, key=lambda case: case["worst"]["ratio"] or math.inf)
-        lines.insert(
-            0, f"  correct   {passed} of {len(report['cases'])} cases; nearest to its limit: {_case_line(tight)}"
-        )
-    return lines
-
-
-def _bad(report: Report) -> list[dict[str, Any]]:
-    return [case for case in report["cases"] if case["status"] != "pass"]
-
-
-def _case_line(case: dict[str, Any]) -> str:
-    if case["status"] == "error":
-        return f"{case['id']}: {case['reason']}"
-    worst = case["worst"]
-    ratio = "not finite" if worst["ratio"] is None else f"{worst['ratio']:.2f} of its budget"
-    return f"{case['id']} {worst['tensor']} ({worst['rule']}) at {ratio}"
-
-
-def _text_performance(report: Report) -> list[str]:
-    lines = []
-    for row in report["performance"]:
-        share = f", {row['of_matmul']:.0%} of matmul" if row["of_matmul"] is not None else ""
-        floor = f" (floor {row['floor']:.0%})" if row["floor"] is not None else " (no floor known)"
-        lines.append(f"  speed     {row['id']}: {row['tflops']:.3g} TFLOP/s{share}{floor}")
-    return lines
-
-
-def _text_seconds(report: Report) -> list[str]:
-    seconds = report["seconds"]
-    phases = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
-    return [f"  time      {seconds['total']:.1f} s: {phases}"]

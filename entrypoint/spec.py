@@ -15,22 +15,43 @@ BANNER = "Generated from images.yaml by `nox -s render`; do not edit."
 
 @dataclass(frozen=True, kw_only=True)
 class BackendSpec:
-    """One attention backend in the image. `packages` are distribution names; empty when it lives in torch."""
+    """One attention backend in the image. `packages` are distribution names; empty when it lives in torch.
+
+    `eight_bit`: its products are of 8-bit numbers (int8, fp8), so the chip's 8-bit peak is its limit.
+    """
 
     name: str
     packages: tuple[str, ...]
     architectures: tuple[str, ...]
     gradients: bool
+    eight_bit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """The least share of the bf16 matmul ceiling that `backend` should reach on GPUs whose name holds `gpu`."""
+    """The least share of the bf16 matmul ceiling that `backend` should reach in `case` on GPUs of the name `gpu`."""
 
     gpu: str
     backend: str
+    case: str
     forward: float
     backward: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSpec:
+    """What a GPU should reach by itself; `name` is the model's whole name in torch, None what nobody has measured.
+
+    `matmul` (TFLOP/s of a large bf16 product) and `bandwidth` (GB/s of a copy, read and written) are floors; `peak` and
+    `peak_eight_bit` are the data sheet's dense TFLOP/s in bf16 and in 8 bits.
+    """
+
+    name: str
+    matmul: float | None
+    bandwidth: float | None
+    peak: float | None
+    peak_eight_bit: float | None
     source: str
 
 
@@ -62,6 +83,7 @@ class ImageSpec:
     supported: tuple[str, ...]
     floors: tuple[Floor, ...]
     siblings: tuple[Sibling, ...]
+    gpus: tuple[GpuSpec, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -102,6 +124,7 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         supported=tuple(document["supported"]),
         floors=tuple(Floor(**item) for item in document["floors"]),
         siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
+        gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
     )
 
 

@@ -8,7 +8,10 @@ from attn_matrix.model import Image, Matrix, lock_path, spec_path
 
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments that docker/Dockerfile declares.
-ARGUMENTS = ("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "IMAGE_ID", "SPEC")
+ARGUMENTS = (
+    *("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS"),
+    *("COMPILE_FOR", "HEAD_DIMS", "IMAGE_ID", "SPEC"),
+)
 # Those of the stages up to `torch`, which all images of a platform share.
 SHARED_ARGUMENTS = ("BASE", "LOCK", "TORCH", "TORCH_BACKEND")
 OCI = "org.opencontainers.image"
@@ -57,9 +60,24 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
         "TORCH": _requirements(matrix.shared(image.platform)),
         "TORCH_BACKEND": matrix.platforms[image.platform].torch_backend or "",
         "KERNELS": _requirements(matrix.kernels(image)),
+        "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
+        "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
         "IMAGE_ID": image.id,
         "SPEC": spec_path(image.id),
     }
+
+
+def prebuilt(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The head dims whose kernels the image's build compiles."""
+    return tuple(dict.fromkeys(dims for name in image.backends for dims in matrix.backends[name].prebuilt))
+
+
+def compiled_for(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The GPU architectures that it compiles them for, by NVIDIA's names, such as sm_90; none without `prebuilt`."""
+    backends = [name for name in image.backends if matrix.backends[name].prebuilt]
+    names = dict.fromkeys(name for backend in backends for name in matrix.runs_on(backend, image.platform))
+    wanted = [matrix.architectures[name] for name in names if image.architecture in (None, name)]
+    return tuple(f"sm_{capability.replace('.', '')}" for each in wanted for capability in each.capabilities)
 
 
 def labels(matrix: Matrix, image: Image) -> dict[str, str]:

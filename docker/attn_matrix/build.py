@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from attn_matrix import engine
-from attn_matrix.bake import OCI, torch_target
+from attn_matrix.bake import OCI, prebuilt, torch_target
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
 from attn_matrix.load import FILE, read
-from attn_matrix.model import Base, Image, Matrix
+from attn_matrix.model import FORMS, HEAD_DIMS, Base, Image, Matrix
 from attn_matrix.render import BAKE as BAKE_FILE
 from attn_matrix.render import SPECS, differences, render
 from attn_matrix.select import pick
@@ -62,6 +63,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--local-base", action="store_true", help="no registry: the engine's own image of that tag")
     parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="looked in first; default: PIP_FIND_LINKS")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="CA certificates; default: SSL_CERT_FILE")
+    parser.add_argument("--head-dims", metavar="D,…", help="compile FlashAttention 4 for these too: 96,192/128")
     parser.add_argument("--no-cache", action="store_true", help="build every layer again")
     parser.set_defaults(handler=_handle)
 
@@ -72,7 +74,8 @@ def _handle(arguments: Namespace) -> int:
         raise UsageError("which images? Give ids or a glob such as '*-cu128'; known:", *(i.id for i in matrix.images))
     images = pick(matrix, arguments.ids)
     sources = Sources(arguments.base, arguments.local_base, _wheelhouse(arguments.wheelhouse), _bundle(arguments.ca))
-    build(arguments.root, matrix, images, sources, no_cache=arguments.no_cache)
+    extra = head_dims(matrix, images, arguments.head_dims) if arguments.head_dims else []
+    build(arguments.root, matrix, images, sources, [*extra, *(["--no-cache"] if arguments.no_cache else [])])
     return 0
 
 
@@ -105,8 +108,23 @@ def _said(what: str, path: Path, variable: str) -> Path:
     return path
 
 
-def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources, *, no_cache: bool = False) -> None:
-    """Build `images` and load them into the engine.
+def head_dims(matrix: Matrix, images: Sequence[Image], added: str) -> list[str]:
+    """What bake is told, for each image that compiles kernels, to add the head dims of `added`, a list by comma.
+
+    Raises UsageError when none of the images does, or `added` holds something else.
+    """
+    own = {image.id: prebuilt(matrix, image) for image in images if prebuilt(matrix, image)}
+    if not own:
+        raise UsageError("--head-dims: none of these images compiles kernels; those with fa4 do")
+    dims = added.split(",")
+    for each in dims:
+        if not re.match(HEAD_DIMS, each):
+            raise UsageError(f"--head-dims: {each!r} is not {FORMS[HEAD_DIMS]}")
+    return [f"--set={name}.args.HEAD_DIMS={' '.join(dict.fromkeys([*mine, *dims]))}" for name, mine in own.items()]
+
+
+def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources, extra: Sequence[str] = ()) -> None:
+    """Build `images` and load them into the engine; `extra` are more arguments of bake.
 
     Raises EngineMissing; StaleFiles when docker/bake.json is not what images.yaml says; CommandFailed when a target
     fails, after the builder has named it and shown the end of its log.
@@ -118,9 +136,7 @@ def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources,
     bases = {name: used[base] for name, base in pinned.items()}
     shared = {torch_target(image.platform): bases[image.id] for image in images}
     command = bake_command(list(bases), bases | shared, sources, revision(root))
-    if no_cache:
-        command.append("--no-cache")
-    code = engine.status(command, cwd=root)
+    code = engine.status([*command, *extra], cwd=root)
     if code:
         hint = "no registry in reach: --base IMAGE takes one that the engine has; no package index: --wheelhouse DIR"
         raise CommandFailed(f"building {', '.join(bases)} failed (exit code {code}); the log is above", hint)

@@ -19,6 +19,7 @@ DIGEST: Final = r"^sha256:[0-9a-f]{64}$"
 REFERENCE: Final = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+:[A-Za-z0-9._-]+$"
 URL: Final = r"^https://[^\s/]+/\S*$"
 TEXT: Final = r"\S"
+HEAD_DIMS: Final = r"^[1-9][0-9]*(/[1-9][0-9]*)?$"
 
 # What an error message calls a text of each form.
 FORMS: Final = {
@@ -29,6 +30,7 @@ FORMS: Final = {
     DIGEST: "a digest: sha256: and 64 hexadecimal digits",
     REFERENCE: "an image with registry and tag such as docker.io/library/debian:bookworm-slim",
     URL: "a link that starts with https://",
+    HEAD_DIMS: 'head dims such as "128", or "192/128" where those of v differ',
 }
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -40,6 +42,8 @@ Reference = Annotated[str, StringConstraints(pattern=REFERENCE)]
 Url = Annotated[str, StringConstraints(pattern=URL)]
 Text = Annotated[str, StringConstraints(pattern=TEXT)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+HeadDims = Annotated[str, StringConstraints(pattern=HEAD_DIMS)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 TORCH: Final = "torch"
@@ -113,12 +117,18 @@ class ForwardOnly(Model):
 
 
 class Backend(Model):
-    """An attention backend: the distributions it needs beside torch and the architectures that it trains on."""
+    """An attention backend: the distributions it needs beside torch and the architectures that it trains on.
+
+    `eight_bit`: its products are of int8 or fp8 numbers, so it may be faster than any bf16 kernel can be. `prebuilt`
+    are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles.
+    """
 
     title: Text
     packages: tuple[Package, ...] = ()
     architectures: Names
     forward_only: ForwardOnly | None = None
+    eight_bit: bool = False
+    prebuilt: tuple[HeadDims, ...] = ()
 
 
 class Size(Model):
@@ -157,14 +167,46 @@ class Exclusion(Model):
     review: date
 
 
+class Peak(Model):
+    """A data sheet's dense matrix TFLOP/s, without sparsity: more than that, no kernel can have computed."""
+
+    bf16: Positive
+    eight_bit: Positive | None = None
+    source: Text
+
+
+class Rate(Model):
+    """What GPUs of one model reached; the floor of the check is `margin` times that."""
+
+    measured: Positive
+    margin: Share
+    source: Text
+
+    @property
+    def floor(self) -> float:
+        return round(self.margin * self.measured, 1)
+
+
+class GpuModel(Model):
+    """A GPU by its whole name in torch. `matmul`: TFLOP/s of a large bf16 product; `bandwidth`: GB/s of a copy,
+    read and written.
+    """
+
+    architecture: Name
+    peak: Peak | None = None
+    matmul: Rate | None = None
+    bandwidth: Rate | None = None
+
+
 class Baseline(Model):
-    """What `backend` reached on GPUs whose name holds `gpu`, as a share of the bf16 matmul ceiling of the same run.
+    """What `backend` reached in `case` on GPUs of the name `gpu`, as a share of the matmul ceiling of the same run.
 
     The floor of the check is `margin` times that share.
     """
 
     gpu: Text
     backend: Name
+    case: Text
     forward: Share
     backward: Share
     margin: Share
@@ -180,6 +222,7 @@ class Tables(Model):
     backends: dict[Name, Backend]
     images: tuple[Image, ...]
     exclusions: tuple[Exclusion, ...]
+    gpus: dict[Text, GpuModel] = {}
     baselines: tuple[Baseline, ...] = ()
 
     def runs_on(self, backend: str, platform: str) -> tuple[str, ...]:

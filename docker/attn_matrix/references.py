@@ -30,6 +30,7 @@ def check(tables: Tables, names: Names, broken: Collection[str | int]) -> list[M
         *_backends(tables, names),
         *_images(tables, names),
         *_exclusions(tables, names),
+        *_gpus(tables, names),
         *_baselines(tables, names),
     ]
     touched = {*broken, *(mistake.location[0] for mistake in mistakes)}
@@ -144,13 +145,19 @@ def _exclusions(tables: Tables, names: Names) -> Iterator[Mistake]:
                     yield Mistake((*here, "architectures"), text + hint)
 
 
+def _gpus(tables: Tables, names: Names) -> Iterator[Mistake]:
+    for name, gpu in tables.gpus.items():
+        yield from _unknown(names, "architectures", (gpu.architecture,), ("gpus", name, "architecture"))
+
+
 def _baselines(tables: Tables, names: Names) -> Iterator[Mistake]:
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for index, baseline in enumerate(tables.baselines):
         yield from _unknown(names, "backends", (baseline.backend,), ("baselines", index, "backend"))
-        if (baseline.gpu, baseline.backend) in seen:
-            yield Mistake(("baselines", index), f"a second one for {baseline.backend!r} on {baseline.gpu!r}")
-        seen.add((baseline.gpu, baseline.backend))
+        if (baseline.gpu, baseline.backend, baseline.case) in seen:
+            text = f"a second one for {baseline.backend!r} in {baseline.case!r} on {baseline.gpu!r}"
+            yield Mistake(("baselines", index), text)
+        seen.add((baseline.gpu, baseline.backend, baseline.case))
 
 
 def _cells(tables: Tables) -> Iterator[Mistake]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from attn_matrix.model import Baseline, Image, Matrix
-from entrypoint.spec import BackendSpec, Floor, ImageSpec, Sibling
+from attn_matrix.model import Baseline, GpuModel, Image, Matrix
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
 Index = dict[tuple[str | None, str | None, str | None], list[Image]]
@@ -32,6 +32,7 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         supported=matrix.supported(image),
         floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
         siblings=tuple(_siblings(matrix, image, images)),
+        gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
     )
 
 
@@ -41,6 +42,7 @@ def _backend(matrix: Matrix, name: str, platform: str) -> BackendSpec:
         packages=matrix.backends[name].packages,
         architectures=matrix.runs_on(name, platform),
         gradients=matrix.gradients(name, platform),
+        eight_bit=matrix.backends[name].eight_bit,
     )
 
 
@@ -50,10 +52,23 @@ def _floors(baselines: Iterable[Baseline], image: Image) -> Iterator[Floor]:
             yield Floor(
                 gpu=baseline.gpu,
                 backend=baseline.backend,
+                case=baseline.case,
                 forward=round(baseline.margin * baseline.forward, 3),
                 backward=round(baseline.margin * baseline.backward, 3),
                 source=f"{baseline.margin:g} of what was measured: {baseline.source}",
             )
+
+
+def _gpu(name: str, gpu: GpuModel) -> GpuSpec:
+    known = {"peak": gpu.peak, "matmul": gpu.matmul, "bandwidth": gpu.bandwidth}
+    return GpuSpec(
+        name=name,
+        matmul=gpu.matmul.floor if gpu.matmul else None,
+        bandwidth=gpu.bandwidth.floor if gpu.bandwidth else None,
+        peak=gpu.peak.bf16 if gpu.peak else None,
+        peak_eight_bit=gpu.peak.eight_bit if gpu.peak else None,
+        source="; ".join(f"{what}: {entry.source}" for what, entry in known.items() if entry is not None),
+    )
 
 
 def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:

@@ -2,60 +2,114 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from entrypoint.events import TENSOR_FIELDS
-from entrypoint.probe import reference
-from entrypoint.probe.backends import Backend
-from entrypoint.probe.calls import forward_backward
-from entrypoint.probe.cases import Case, make_inputs
+from entrypoint.probe import calls, memory, reference
+from entrypoint.probe.backends import Arguments, Backend
+from entrypoint.probe.cases import Case
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 TENSORS = ("out", "dq", "dk", "dv")
+LSE = "lse"
+# Runs that must agree in every bit with the first, where the backend claims to be deterministic.
+REPEATS = 2
 Errors = dict[str, float | bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """TENSOR_FIELDS of each of TENSORS; None for a gradient that does not exist, with the reason in `no_gradient`."""
+    """TENSOR_FIELDS of each of TENSORS; None for a gradient that does not exist, with the reason in `no_gradient`.
+
+    LSE is among them where the backend offers it. `mutated`: the inputs that the backend wrote into. `repeatable`:
+    whether every bit was the same again; None where it claims nothing.
+    """
 
     tensors: dict[str, Errors | None]
     no_gradient: str | None
+    mutated: tuple[str, ...] = ()
+    repeatable: bool | None = None
 
 
 def measure(backend: Backend, case: Case, where: torch.device) -> Measured:
     """Run the backend, the float64 reference and the low-precision baseline on the same seeded inputs.
 
-    The backend runs first, on memory that the others have not touched. Raises what the backend raises, and ValueError
-    when a tensor has another shape than the reference's.
+    Raises what the backend raises, and ValueError when a tensor has another shape than the reference's.
     """
-    arguments, dout = make_inputs(case, where)
-    actual = forward_backward(backend, arguments, dout)
-    exact = reference.float64(arguments, dout, backend.no_gradient)
-    plain = reference.plain_torch(arguments, dout, backend.no_gradient)
-    tensors = {name: errors(name, actual.tensor(name), plain.tensor(name), exact.tensor(name)) for name in TENSORS}
-    return Measured(tensors=tensors, no_gradient=actual.no_gradient)
+    solution = reference.solve(case, where, backend)
+    actual, mutated = launch(backend, case, solution, where)
+    claimed = backend.capabilities is not None and "deterministic" in backend.capabilities.features
+    again = [launch(backend, case, solution, where)[0] for _ in range(REPEATS if claimed else 0)]
+    names = TENSORS if actual.lse is None else (*TENSORS, LSE)
+    exact, plain = solution.exact, solution.plain
+    return Measured(
+        tensors={
+            name: errors(name, actual.tensor(name), plain.tensor(name), exact.tensor(name), solution.floor.get(name))
+            for name in names
+        },
+        no_gradient=actual.no_gradient,
+        mutated=mutated,
+        repeatable=all(equal(actual, other) for other in again) if again else None,
+    )
 
 
-def errors(name: str, actual: Tensor | None, plain: Tensor | None, exact: Tensor | None) -> Errors | None:
-    """TENSOR_FIELDS of one tensor, read back from the device in one transfer."""
+def launch(
+    backend: Backend, case: Case, solution: reference.Solution, where: torch.device
+) -> tuple[calls.Results, tuple[str, ...]]:
+    """One run on copies of the inputs in the case's layout, free memory filled with NaN; and what it wrote into."""
+    trains = backend.no_gradient is None
+    arguments, dout = memory.place(solution.arguments, solution.dout, case.layout, requires_grad=trains)
+    before = poison(arguments, dout, where)
+    results = calls.run(backend, arguments, dout, before)
+    if backend.logsumexp is not None:
+        before()
+        lse = backend.logsumexp(arguments.map(lambda tensor: tensor.detach()))
+        results = replace(results, lse=lse)
+    return results, memory.changed(arguments, dout, solution.arguments, solution.dout)
+
+
+def poison(arguments: Arguments, dout: Tensor, where: torch.device) -> Callable[[], None]:
+    """Fills free memory with NaN; on a CPU blocks as large as the tensors that an attention call allocates."""
+    inputs = (arguments.q, arguments.k, arguments.v, dout)
+    sizes = [tensor.numel() * width for tensor in inputs for width in (tensor.element_size(), 4)]
+    sizes.append(arguments.q[..., 0].numel() * 4)
+    return partial(memory.poison, where, sizes)
+
+
+def equal(one: calls.Results, other: calls.Results) -> bool:
+    """Whether two runs agree in every bit."""
+    return all(memory.same_bits(one.tensor(name), other.tensor(name)) for name in (*TENSORS, LSE))
+
+
+def errors(
+    name: str, actual: Tensor | None, plain: Tensor | None, exact: Tensor | None, floor: float | None = None
+) -> Errors | None:
+    """TENSOR_FIELDS of one tensor, read back from the device in one transfer.
+
+    `floor` is the size that errors are measured by where the right answer is zero everywhere.
+    """
     import torch
 
     if actual is None or plain is None or exact is None:
         return None
     if actual.shape != exact.shape:
         raise ValueError(f"{name} has shape {tuple(actual.shape)}, expected {tuple(exact.shape)}")
-    wrong, unavoidable, norm = actual.double() - exact, plain.double() - exact, exact.norm()
+    wrong, unavoidable = actual.double() - exact, plain.double() - exact
+    norm, scale = exact.norm(), exact.abs().amax()
+    if floor is not None:
+        norm, scale = norm.clamp(min=floor * exact.numel() ** 0.5), scale.clamp(min=floor)
     values = (
         wrong.abs().amax(),
         unavoidable.abs().amax(),
         wrong.norm() / norm,
         unavoidable.norm() / norm,
-        exact.abs().amax(),
+        scale,
         actual.isfinite().all().double(),
     )
     fields: Errors = dict(zip(TENSOR_FIELDS, torch.stack(values).tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What one call gave: out like q, and the gradients of q, k and v; None, with a reason, where there is none."""
+    """What one call gave: out like q, and the gradients of q, k and v; None, with a reason, where there is none.
+
+    `lse`, the logsumexp of each row's scores [batch, heads, seqlen], where it was asked for.
+    """
 
     out: Tensor
     dq: Tensor | None
     dk: Tensor | None
     dv: Tensor | None
     no_gradient: str | None
+    lse: Tensor | None = None
 
     def tensor(self, name: str) -> Tensor | None:
         value: Tensor | None = getattr(self, name)
@@ -28,11 +33,16 @@ class Results:
 
 def forward_backward(backend: Backend, arguments: Arguments, dout: Tensor) -> Results:
     """Run the backend on copies of the arguments, forward and, unless it has no backward, back from `dout`."""
-    if backend.no_gradient is not None:
-        out = backend.attention(fresh(arguments, requires_grad=False))
-        return Results(out=out, dq=None, dk=None, dv=None, no_gradient=backend.no_gradient)
-    leaves = fresh(arguments, requires_grad=True)
+    return run(backend, fresh(arguments, requires_grad=backend.no_gradient is None), dout)
+
+
+def run(backend: Backend, leaves: Arguments, dout: Tensor, before: Callable[[], object] = lambda: None) -> Results:
+    """Run the backend on these very tensors; `before` is called ahead of each launch."""
+    before()
     out = backend.attention(leaves)
+    if backend.no_gradient is not None:
+        return Results(out=out, dq=None, dk=None, dv=None, no_gradient=backend.no_gradient)
+    before()
     dq, dk, dv = gradients(out, leaves, dout)
     missing = [name for name, gradient in (("q", dq), ("k", dk), ("v", dv)) if gradient is None]
     reason = f"no gradient reaches {', '.join(missing)}" if missing else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from entrypoint.probe import backends, device
@@ -18,10 +19,22 @@ UNFUSED = re.compile(r"gemm|nvjet|tensorop|softmax|aten::bmm", re.IGNORECASE)
 NAME_LENGTH = 160
 
 
-def kernel_names(backend: backends.Backend, case: Case, where: torch.device) -> tuple[str, ...]:
-    """Names of what one forward and backward ran, each once, in order: kernels on a GPU, operators on a CPU.
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What the profiler saw: each name once, in order, and the number of all events, of attention or not.
 
-    A CPU has no kernel events, so there its operators stand for them; bookkeeping ones are left out.
+    `recorded` 0 is a profiler that saw nothing; `recorded` above 0 without a name that any rule knows is a call in
+    which no attention kernel ran.
+    """
+
+    names: tuple[str, ...]
+    recorded: int
+
+
+def record(backend: backends.Backend, case: Case, where: torch.device) -> Recording:
+    """What one forward and backward ran: kernels on a GPU, operators on a CPU.
+
+    A CPU has no kernel events, so there its operators stand for them; the names leave out the bookkeeping ones.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -34,22 +47,48 @@ def kernel_names(backend: backends.Backend, case: Case, where: torch.device) -> 
     events = recording.events() or []
     if where.type == "cuda":
         seen = [event.name for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
-    else:
-        seen = [event.name for event in events if UNFUSED.search(event.name) or owners(event.name)]
-    return tuple(dict.fromkeys(seen))
+        return Recording(names=tuple(dict.fromkeys(seen)), recorded=len(seen))
+    seen = [event.name for event in events]
+    named = [name for name in seen if UNFUSED.search(name) or owners(name)]
+    return Recording(names=tuple(dict.fromkeys(named)), recorded=len(seen))
+
+
+def kernel_names(backend: backends.Backend, case: Case, where: torch.device) -> tuple[str, ...]:
+    """The names of `record` alone."""
+    return record(backend, case, where).names
 
 
 def attribute(names: Sequence[str], asked: str) -> str | None:
     """The backend whose kernels `names` holds; None when there is no attention among them that any rule knows.
 
+    `asked` is a backend's name, or that of one of its forced kernels ("sdpa-cudnn"); then the answer is as exact.
     Some backends launch the same kernels (xFormers and SDPA share torch's), so the one that was asked for goes first.
     Several are joined by "+". Attention taken apart into products and a softmax is "sdpa-math" for SDPA, whose path
     that is, and "<backend>-unfused" for another backend, which fell back to it.
     """
-    found = {asked if asked in owners(name) else owners(name)[0] for name in names if owners(name)}
+    base, _, variant = asked.partition("-")
+    found = {owner for name in names if (owner := owner_of(name, base, asked if variant else base)) is not None}
     if any(UNFUSED.search(name) and not owners(name) for name in names):
-        found.add("sdpa-math" if asked == "sdpa" else f"{asked}-unfused")
+        found.add("sdpa-math" if base == "sdpa" else f"{base}-unfused")
     return "+".join(sorted(found)) or None
+
+
+def owner_of(name: str, base: str, asked: str) -> str | None:
+    """The backend that a kernel belongs to, None where no rule knows it.
+
+    Of the backend that was asked for by a forced kernel it is that kernel, or the other one that ran; a variant without
+    kernels of its own, such as a deterministic mode, is taken at its word.
+    """
+    owning = owners(name)
+    if base not in owning:
+        return owning[0] if owning else None
+    if asked == base:
+        return base
+    variants = backends.variant_rules(base)
+    if asked.removeprefix(f"{base}-") not in {*variants, "math"}:
+        return asked
+    ran = [f"{base}-{variant}" for variant, rules in variants.items() if rules.search(name)]
+    return asked if asked in ran else next(iter(ran), base)
 
 
 def owners(name: str) -> tuple[str, ...]:

@@ -1,14 +1,17 @@
-"""What is timed: the device's bf16 matmul ceiling, and attention forward and backward at one shape."""
+"""What is timed: the device's bf16 matmul and copy ceilings, and attention forward and backward at a few shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from entrypoint.probe import calls
-from entrypoint.probe.backends import Backend
-from entrypoint.probe.cases import Case, make_inputs
+from entrypoint.probe.backends import Backend, Capabilities
+from entrypoint.probe.cases import Case, make_inputs, performance_case
+from entrypoint.probe.eventlog import EventLog
+from entrypoint.probe.health import NoSensors, Sensors
 from entrypoint.probe.timing import Clock, Timing, clock_for, steady
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 Direction = Literal["forward", "backward"]
 # Large enough to fill a GPU for a millisecond; on a CPU small enough to cost nothing.
 MATMUL_SIZES = {"cuda": 8192, "cpu": 1024}
+# Bytes of each of the two buffers of a copy: far larger than any last-level cache of a GPU.
+COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 24}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,15 @@ class Ceiling:
     """One square bf16 matrix product: median seconds, all samples, and 2 n^3 FLOPs over that median."""
 
     tflops: float
+    seconds: float
+    samples: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bandwidth:
+    """One copy within the device's memory: median seconds, all samples, and GB/s (10^9) read and written together."""
+
+    gigabytes_per_second: float
     seconds: float
     samples: tuple[float, ...]
 
@@ -39,13 +53,51 @@ class Speed:
     samples: tuple[float, ...]
 
 
+SHIFTED_ONLY = frozenset({"shifted"})
+
+
+def timed_cases(device_type: str, capabilities: Capabilities | None = None) -> tuple[Case, ...]:
+    """Both head dims and both lengths of the field's benchmarks (16384 tokens, hidden size 2048) in two shapes.
+
+    Two, not four, since backends that compile each shape take seconds for each. On a CPU one shape that is compiled
+    already, to show that timing works. S2 has no call but the shifted one, in LongLoRA's groups of a quarter sequence.
+    """
+    first = performance_case(device_type)
+    short = replace(first, id="causal-s2048-d64", batch=8, seqlen=2048, heads=32, kv_heads=32, head_dim=64)
+    timed = (first, short) if device_type == "cuda" else (first,)
+    if capabilities is not None and SHIFTED_ONLY <= capabilities.features and "varlen" not in capabilities.features:
+        return tuple(replace(case, seqlen=case.seqlen // 8 * 8, shifted_group=case.seqlen // 8 * 2) for case in timed)
+    return timed
+
+
+# Makes a context in which an exception of the measurement with this id is reported, and the next one is tried.
+Survive = Callable[[str], AbstractContextManager[None]]
+
+
+def measure_speed(
+    backend: Backend, where: torch.device, log: EventLog, sensors: Sensors | NoSensors, survive: Survive
+) -> None:
+    """Emit `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case."""
+    clock = clock_for(where, sensors.sample)
+    with log.phase("performance", "matmul"), survive("matmul"):
+        ceiling = matmul_ceiling(where, clock)
+        log.emit("ceiling", matmul_tflops=ceiling.tflops, seconds=ceiling.seconds, samples=ceiling.samples)
+    with log.phase("performance", "copy"), survive("copy"):
+        log.emit("bandwidth", **asdict(copy_bandwidth(where, clock)))
+    for case in timed_cases(where.type, backend.capabilities):
+        with log.phase("performance", case.id), survive(case.id):
+            for speed in attention_speeds(backend, case, where, clock):
+                log.emit("speed", id=case.id, **asdict(speed))
+
+
 def attention_flops(case: Case, direction: Direction) -> float:
     """FLOPs by the convention of FlashAttention's benchmarks/benchmark_flash_attention.py, so numbers compare.
 
     Forward 4 B S^2 H D (two products of 2 B S^2 H D), half of it when causal, whatever the kernel really skips;
-    backward 2.5 times as much (five products, the recomputed scores among them).
+    backward 2.5 times as much (five products, the recomputed scores among them). S2 has g keys for each query, not S.
     """
-    forward = 4.0 * case.batch * case.seqlen**2 * case.heads * case.head_dim / (2.0 if case.causal else 1.0)
+    keys = case.shifted_group or case.seqlen
+    forward = 4.0 * case.batch * case.seqlen * keys * case.heads * case.head_dim / (2.0 if case.causal else 1.0)
     return forward * (2.5 if direction == "backward" else 1.0)
 
 
@@ -57,6 +109,17 @@ def matmul_ceiling(where: torch.device, clock: Clock | None = None) -> Ceiling:
     left, right = (torch.randn(size, size, device=where).to(torch.bfloat16) for _ in range(2))
     timing = steady(lambda pair: torch.mm(*pair), lambda: (left, right), clock or clock_for(where))
     return Ceiling(tflops=2.0 * size**3 / timing.seconds / 1e12, seconds=timing.seconds, samples=timing.samples)
+
+
+def copy_bandwidth(where: torch.device, clock: Clock | None = None) -> Bandwidth:
+    """What this device's memory reaches: every byte of a large buffer read once and written once."""
+    import torch
+
+    size = COPY_BYTES[where.type]
+    source, target = (torch.zeros(size, dtype=torch.uint8, device=where) for _ in range(2))
+    timing = steady(lambda _: target.copy_(source), lambda: None, clock or clock_for(where))
+    rate = 2.0 * size / timing.seconds / 1e9
+    return Bandwidth(gigabytes_per_second=rate, seconds=timing.seconds, samples=timing.samples)
 
 
 def attention_speeds(backend: Backend, case: Case, where: torch.device, clock: Clock | None = None) -> Iterator[Speed]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+ENOUGH = 0.02  # seconds of timed calls
+MOST_SAMPLES = 50
 # Written between samples so that no input is still in the GPU's last-level cache: larger than any chip's (H200: 50 MB,
 # B200: 126 MB), and the size that triton.testing.do_bench clears.
 CACHE_BYTES = 256 * 1024 * 1024
@@ -35,9 +37,13 @@ class Clock(Protocol):
 def steady(
     call: Callable[[T], object], prepare: Callable[[], T], clock: Clock, *, warmups: int = 3, samples: int = 10
 ) -> Timing:
-    """Time `call` once it has settled. The first `warmups` calls (compilation, allocation, clocks) are not counted."""
-    clock.sample(call, prepare, warmups)
-    taken = clock.sample(call, prepare, samples)
+    """Time `call` once it has settled. The first `warmups` calls (compilation, allocation, clocks) are not counted.
+
+    At least `samples` are taken; of a short call as many as fit into ENOUGH, since a median of ten moves by percents
+    with the GPU's clock.
+    """
+    settled = clock.sample(call, prepare, warmups)[-1]
+    taken = clock.sample(call, prepare, max(samples, min(MOST_SAMPLES, int(ENOUGH / max(settled, 1e-6)))))
     return Timing(seconds=median(taken), samples=tuple(taken))
 
 
@@ -60,18 +66,25 @@ class WallClock:
 class EventClock:
     """For a GPU: events recorded in the stream around each call, read when all of them have run.
 
-    The host does not wait between calls, so its own launch time hides behind the work already queued.
+    The host does not wait between calls, so its own launch time hides behind the work already queued; `meanwhile` is
+    called while that work runs, to look at the GPU under load.
     """
 
     def __init__(
-        self, event: Callable[[], Any], synchronize: Callable[[], object], clear_cache: Callable[[], object]
+        self,
+        event: Callable[[], Any],
+        synchronize: Callable[[], object],
+        clear_cache: Callable[[], object],
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self._event = event
         self._synchronize = synchronize
         self._clear_cache = clear_cache
+        self._meanwhile = meanwhile
 
     def sample(self, call: Callable[[T], object], prepare: Callable[[], T], count: int) -> list[float]:
         pairs = [self._pair(call, prepare) for _ in range(count)]
+        self._meanwhile()
         self._synchronize()
         return [start.elapsed_time(end) / 1000.0 for start, end in pairs]  # CUDA events count milliseconds
 
@@ -85,7 +98,7 @@ class EventClock:
         return start, end
 
 
-def clock_for(where: torch.device) -> Clock:
+def clock_for(where: torch.device, meanwhile: Callable[[], object] = lambda: None) -> Clock:
     """CUDA events on a GPU, perf_counter on a CPU."""
     if where.type != "cuda":
         return WallClock()
@@ -96,4 +109,5 @@ def clock_for(where: torch.device) -> Clock:
         event=partial(torch.cuda.Event, enable_timing=True),
         synchronize=lambda: torch.cuda.synchronize(where),
         clear_cache=cache.zero_,
+        meanwhile=meanwhile,
     )

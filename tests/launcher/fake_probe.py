@@ -30,8 +30,8 @@ def phase(name: str, detail: str = "") -> None:
     if BEHAVIOUR == f"killed in {name}":
         os.kill(os.getpid(), signal.SIGKILL)
     if BEHAVIOUR == f"hang in {name}":
-        # A helper that keeps the pipes open, as a compiler worker does.
-        worker = subprocess.Popen(["sleep", "600"])
+        # A helper that keeps the pipes open, as a compiler worker does; its arguments say whose it is.
+        worker = subprocess.Popen(["sh", "-c", "sleep 600; true", "worker", __file__])
         print(f"worker {worker.pid}", flush=True)
         time.sleep(600)
     if BEHAVIOUR == f"raise in {name}":
@@ -65,9 +65,11 @@ def main() -> None:
     wrong = BEHAVIOUR == "wrong"
     none = BEHAVIOUR == "no gradient"
     gradients = {name: None if none else numbers() for name in ("dq", "dk", "dv")}
-    emit("case", id="causal-d64", seconds=0.1, tensors={"out": numbers(0.5 if wrong else 0.002), **gradients})
+    conduct = {"mutated": ["k"] if BEHAVIOUR == "mutated" else [], "repeatable": BEHAVIOUR != "not repeatable"}
+    tensors = {"out": numbers(0.5 if wrong else 0.002), **gradients}
+    emit("case", id="causal-d64", seconds=0.1, tensors=tensors, **conduct)
     phase("observe")
-    emit("kernels", names=["some_kernel"], observed="other" if BEHAVIOUR == "other kernel" else BACKEND)
+    emit("kernels", names=["some_kernel"], observed="other" if BEHAVIOUR == "other kernel" else BACKEND, recorded=1)
     phase("performance")
     emit("ceiling", matmul_tflops=100.0, seconds=0.1, samples=[0.1])
     for direction in ("forward", "backward"):

@@ -74,6 +74,11 @@ class Launcher(ABC):
     @abstractmethod
     def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None: ...
 
+    def processes(self) -> list[str]:
+        """Command lines that name this launcher's folder: its child and the child's workers, on this machine."""
+        listing = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return [line for line in listing.splitlines() if str(self.folder) in line]
+
 
 class ProcessLauncher(Launcher):
     """The image's layout in a folder: `attn/entrypoint` and `attn/image.json`, run by this Python."""

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.launcher.launchers import ContainerLauncher, Launcher, wait_until
+from tests.launcher.launchers import ContainerLauncher, Launcher, ProcessLauncher, wait_until
 
 BYTES = bytes(range(256)) * 16
 
@@ -124,19 +124,17 @@ def test_a_signal_during_the_check_ends_it(launcher: Launcher, signum: signal.Si
 
 
 def test_no_process_outlives_an_interrupted_check(launcher: Launcher) -> None:
-    """The whole process group of the child is ended, not only the child."""
+    """The whole process group of the child is ended, its compiler workers too, not only the child."""
     launcher.behave("hang in correctness")
     process = launcher.start("echo", "ran")
     wait_for_word(process, b"correctness")
+    if isinstance(launcher, ProcessLauncher):  # a container's processes name their files as the container sees them
+        wait_until(lambda: any(" worker " in line for line in launcher.processes()))
 
     launcher.signal(process, signal.SIGTERM)
     process.communicate(timeout=20)
 
-    def leftovers() -> str:
-        listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        return "\n".join(line for line in listing.splitlines() if str(launcher.folder) in line)
-
-    wait_until(lambda: leftovers() == "")
+    wait_until(lambda: launcher.processes() == [])
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.launcher.launchers import ContainerLauncher, Launcher
+from tests.launcher.launchers import ContainerLauncher, Launcher, wait_until
 
-FLOOR = {"gpu": "", "backend": "sdpa", "forward": 0.9, "backward": 0.9, "source": "test"}
+FLOOR = {"gpu": "fake CPU", "backend": "sdpa", "case": "s512", "forward": 0.9, "backward": 0.9, "source": "test"}
 
 
 def first_line(stderr: str) -> str:
@@ -108,9 +108,9 @@ def test_no_gpu_is_a_mismatch(launcher: Launcher) -> None:
     assert launcher.report()["verdict"] == "NOT_CHECKED"
 
 
-@pytest.mark.parametrize("behaviour", ["wrong", "other kernel", "no gradient"])
+@pytest.mark.parametrize("behaviour", ["wrong", "other kernel", "no gradient", "mutated", "not repeatable"])
 def test_wrong_attention_is_refused(launcher: Launcher, behaviour: str) -> None:
-    """Wrong numbers, another backend than the one asked for, or a missing gradient: 92, and the command never runs."""
+    """Wrong numbers, another kernel, a missing gradient, a changed input: 92, and the command never runs."""
     launcher.behave(behaviour)
 
     result = launcher.run("echo", "ran")
@@ -137,7 +137,7 @@ def test_slow_fails_when_asked_to(launcher: Launcher) -> None:
     result = launcher.run("echo", "ran", ATTN_SLOW="fail")
 
     assert (result.code, result.stdout) == (93, b"")
-    assert "forward reaches 50% of the matmul ceiling, and should reach 90%" in first_line(result.stderr)
+    assert "forward in s512 reaches 50% of the matmul ceiling, and should reach 90%" in first_line(result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,15 @@ def test_a_child_that_ends_early_is_not_a_pass(launcher: Launcher, behaviour: st
 
 
 def test_a_child_that_hangs_is_ended_at_the_limit(launcher: Launcher) -> None:
-    """The hard limit holds even when a helper of the child keeps its pipes open."""
+    """The hard limit holds even when a helper of the child keeps its pipes open, and the helper is ended too."""
     launcher.behave("hang in correctness")
 
     result = launcher.run("echo", "ran", ATTN_TIMEOUT="1")
 
     assert (result.code, result.stdout) == (95, b"")
     assert "was not done after 1 s" in first_line(result.stderr)
+    assert "worker" in launcher.report()["logs"][0]
+    wait_until(lambda: launcher.processes() == [])
 
 
 def test_a_child_that_is_done_is_not_waited_for(launcher: Launcher) -> None:

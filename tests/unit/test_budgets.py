@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.budgets import MULTIPLE, RELATIVE, ROUNDOFF, weigh
+from entrypoint.budgets import DESIGNED, LSE, MULTIPLE, RELATIVE, ROUNDOFF, weigh, weigh_case
 
 HEALTHY: dict[str, Any] = {"error": 0.008, "baseline": 0.01, "relative": 0.002, "scale": 4.0, "finite": True}
 
@@ -22,7 +22,7 @@ def test_the_budget_is_a_multiple_of_plain_torch_plus_rounding() -> None:
     measured = weigh("dq", HEALTHY | {"error": 1.0})
 
     assert (measured.rule, measured.within) == ("max", False)
-    assert measured.budget == pytest.approx(MULTIPLE["dq"] * 0.01 + 2 * ROUNDOFF * 4.0)
+    assert measured.budget == pytest.approx(MULTIPLE["dq"] * 0.01 + 2 * ROUNDOFF["bfloat16"] * 4.0)
 
 
 def test_a_poor_baseline_does_not_excuse_a_wrong_kernel() -> None:
@@ -30,7 +30,7 @@ def test_a_poor_baseline_does_not_excuse_a_wrong_kernel() -> None:
     measured = weigh("out", HEALTHY | {"error": 0.2, "baseline": 0.5, "relative": 0.05})
 
     assert (measured.rule, measured.within) == ("l2", False)
-    assert measured.budget == RELATIVE
+    assert measured.budget == RELATIVE * ROUNDOFF["bfloat16"] == 0.01
 
 
 def test_one_wrong_element_is_caught_where_the_norm_is_blind() -> None:
@@ -54,3 +54,46 @@ def test_zero_everywhere_is_within() -> None:
     zero = {"error": 0.0, "baseline": 0.0, "relative": 0.0, "scale": 0.0, "finite": True}
 
     assert weigh("dk", zero).within
+
+
+def test_float16_has_an_eighth_of_the_budget() -> None:
+    """Three more bits: what is healthy in bfloat16 is a defect there."""
+    half = HEALTHY | {"baseline": 0.0, "error": 1.0}
+    assert weigh("out", half, "float16").budget == pytest.approx(weigh("out", half).budget / 8)
+    assert not weigh("out", HEALTHY | {"error": 0.0, "relative": 0.005}, "float16").within
+
+
+def test_cancellation_has_its_slack_in_its_tensor_alone() -> None:
+    """Uniform inputs: dq is what is left of a sum that cancels; out is not."""
+    measured = HEALTHY | {"error": 0.0, "relative": 0.04}
+    assert weigh("dq", measured, inputs="uniform").within
+    assert not weigh("dq", measured, inputs="normal").within
+    assert not weigh("out", measured, inputs="uniform").within
+
+
+def test_logsumexp_has_an_absolute_budget() -> None:
+    """It is float32 whatever the inputs are, so plain torch in 16 bits is no measure."""
+    lse = HEALTHY | {"error": 2 * LSE, "baseline": 10.0, "relative": 0.0, "scale": 6.0}
+    assert not weigh("lse", lse).within
+    assert weigh("lse", lse | {"error": LSE / 2}).within
+
+
+def test_a_backend_is_held_to_the_error_of_its_design() -> None:
+    """SageAttention quantises: 1.2e-2 off is healthy there, and DESIGNED times that is not."""
+    quantised = HEALTHY | {"error": 0.05, "relative": 0.013}
+    assert not weigh("out", quantised).within
+    assert weigh("out", quantised, relative_error=0.012).within
+    assert not weigh("out", quantised | {"relative": 1.01 * DESIGNED * 0.012}, relative_error=0.012).within
+
+
+def test_plain_torch_that_overflows_adds_nothing_to_the_budget() -> None:
+    """A baseline that is not a number is null in the event."""
+    assert weigh("out", HEALTHY | {"baseline": None, "error": 0.001}).within
+    assert not weigh("out", HEALTHY | {"baseline": None, "error": 1.0}).within
+
+
+def test_a_case_is_weighed_by_its_own_dtype_and_inputs() -> None:
+    """Every tensor that it has; a gradient that does not exist is no error here."""
+    case = {"dtype": "float16", "inputs": "overflow", "tensors": {"out": HEALTHY, "dq": None}}
+    assert weigh_case(case) == [weigh("out", HEALTHY, "float16", "overflow")]
+    assert weigh_case({"tensors": {"out": HEALTHY}}) == [weigh("out", HEALTHY)]

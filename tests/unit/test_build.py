@@ -11,13 +11,14 @@ from attn_matrix import ROOT, build, engine
 from attn_matrix.bake import OCI
 from attn_matrix.build import BaseUsed, Sources
 from attn_matrix.cli import main
-from attn_matrix.errors import StaleFiles
+from attn_matrix.errors import StaleFiles, UsageError
 from attn_matrix.load import FILE, read
 from attn_matrix.render import BAKE, rendered, write
 from attn_matrix.tables import BEGIN, END
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")
+OURS = read(ROOT / FILE)
 PINNED = SMALL.bases["plain"]
 LOCAL = "sha256:" + "2" * 64
 Answers = Callable[..., None]
@@ -151,6 +152,7 @@ def test_a_stale_readme_keeps_nobody_from_building(repository: Path) -> None:
         (["fa4-cu12"], "did you mean 'fa4-cu128'?"),
         (["*", "--wheelhouse", "/no/such"], "--wheelhouse: there is no directory /no/such"),
         (["*", "--ca", "/no/such"], "--ca: there is no file /no/such"),
+        (["sdpa-cpu", "--head-dims", "96"], "none of these images compiles kernels"),
     ],
 )
 def test_arguments_that_can_never_work(
@@ -182,6 +184,19 @@ def test_no_engine_is_the_first_thing_said(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     assert main(["--root", str(repository), "build", "sdpa-cpu"]) == 3
     assert "docs.docker.com/engine/install" in capsys.readouterr().err
+
+
+def test_head_dims_are_added_to_the_images_that_compile_kernels() -> None:
+    """Those of images.yaml stay, each comes once, and the other images of the same build get none."""
+    told = build.head_dims(OURS, OURS.images, "96,64,192/128")
+    assert told == ["--set=fa4-cu128.args.HEAD_DIMS=64 128 96 192/128"]
+
+
+@pytest.mark.parametrize("typed", ["96 192", "96,", "d96", "096", "96/"])
+def test_head_dims_that_are_none(typed: str) -> None:
+    """Said before anything is built."""
+    with pytest.raises(UsageError, match=r"--head-dims: .* is not head dims such as"):
+        build.head_dims(OURS, OURS.images, typed)
 
 
 def test_the_dockerfile_declares_what_bake_passes() -> None:

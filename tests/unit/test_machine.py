@@ -30,7 +30,7 @@ def test_the_fastest_measured_backend_wins() -> None:
 
 def test_of_two_measured_backends_the_faster_one_wins() -> None:
     """Over forward and backward together: fast in one direction alone does not win."""
-    line = "  - {gpu: NVIDIA H100, backend: sdpa, forward: 0.45, backward: 0.45, margin: 0.6, source: an example}\n"
+    line = "  - {gpu: NVIDIA H100, backend: sdpa, case: s8192, forward: 0.45, backward: 0.45, margin: 1, source: me}\n"
     faster = load(VALID.read_text(encoding="utf-8") + line)
     assert choose(faster, Machine((H100,))).image.id == "sdpa-cu128"
 

@@ -159,7 +159,7 @@ def test_forward_only_on_a_platform_that_does_not_exist() -> None:
 def test_a_second_baseline() -> None:
     """One floor for one GPU and backend."""
     again = VALID + VALID.splitlines()[-1] + "\n"
-    assert mistakes(again) == ("images.yaml:53: baselines[1]: a second one for 'fa4' on 'NVIDIA H100'",)
+    assert mistakes(again) == ("images.yaml:53: baselines[1]: a second one for 'fa4' in 's8192' on 'NVIDIA H100'",)
 
 
 def test_a_narrowed_image_covers_its_architecture_alone() -> None:

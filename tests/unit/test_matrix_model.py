@@ -7,7 +7,9 @@ from attn_matrix.errors import UnknownImage
 from attn_matrix.load import read
 from attn_matrix.model import Image
 from attn_matrix.select import pick
+from attn_matrix.specs import image_specs
 
+OURS = read(Path(__file__).parents[2] / "images.yaml")
 SMALL = read(Path(__file__).parents[1] / "data" / "valid.yaml")
 
 
@@ -71,3 +73,16 @@ def test_pick_says_why_an_excluded_id_is_not_built() -> None:
     assert caught.value.lines == (
         "no image 'fa4-cpu', it is excluded (unsupported): CUDA kernels only (https://example.org/fa4)",
     )
+
+
+def test_a_spec_has_the_gpus_of_its_platform() -> None:
+    """Floors are the margin of what was measured, peaks are as they are; what nobody measured is null."""
+    specs = image_specs(OURS)
+    gpus = {gpu.name: gpu for gpu in specs["fa4-cu128"].gpus}
+    h200, rtx = gpus["NVIDIA H200"], gpus["NVIDIA GeForce RTX 4090"]
+
+    assert (h200.matmul, h200.bandwidth) == (628.1, 3708.0)
+    assert (h200.peak, h200.peak_eight_bit) == (989, 1979)
+    assert (rtx.matmul, rtx.bandwidth) == (None, None)
+    assert not [name for name in gpus if name.startswith("AMD")]
+    assert specs["sdpa-cpu"].gpus == ()

@@ -67,14 +67,29 @@ def test_phases_come_before_what_they_announce(healthy: Any) -> None:
         assert last == announced.get(line["event"], last)
 
 
-def test_every_startup_case_is_reported_with_all_its_tensors(healthy: Any) -> None:
-    """By id, in order, with gradients."""
+def test_every_claimed_case_is_reported_with_all_its_tensors(healthy: Any) -> None:
+    """Those of the backend and the first few of each forced kernel, with gradients, dtype, family and conduct."""
+    import torch
+
     _, lines = healthy
-    reported = [line for line in lines if line["event"] == "case"]
-    assert [line["id"] for line in reported] == [case.id for case in cases.startup_cases()]
-    for line in reported:
-        assert line["no_gradient"] is None
+    reported = {line["id"]: line for line in lines if line["event"] == "case"}
+    planned = child.plan(backends.load("sdpa", torch.device("cpu")), far=False)
+    assert list(reported) == [run.case.id for run in planned]
+    assert any(":" in name for name in reported)
+    for run in planned:
+        line = reported[run.case.id]
+        assert (line["dtype"], line["inputs"]) == (run.case.dtype, run.case.inputs)
+        assert (line["no_gradient"], line["mutated"], line["relative_error"]) == (None, [], None)
         assert all(line["tensors"][name]["finite"] for name in ("out", "dq", "dk", "dv"))
+
+
+def test_the_first_call_of_each_variant_is_timed_apart(healthy: Any) -> None:
+    """A JIT backend's compilation is in it; the cases that share the variant have none."""
+    _, lines = healthy
+    first = [line["id"] for line in lines if line["event"] == "first_call"]
+    assert len(first) == len(set(first)) < len([line for line in lines if line["event"] == "case"])
+    assert all(line["seconds"] > 0.0 for line in lines if line["event"] == "first_call")
+    assert lines[-1]["left_out"] == []
 
 
 def test_speed_ceiling_and_kernels_are_measured(healthy: Any) -> None:
@@ -82,8 +97,9 @@ def test_speed_ceiling_and_kernels_are_measured(healthy: Any) -> None:
     _, lines = healthy
     by_event = {line["event"]: line for line in lines}
     assert by_event["ceiling"]["matmul_tflops"] > 0.0
-    assert by_event["kernels"]["observed"] == "sdpa"
-    assert by_event["kernels"]["reason"] is None
+    kernels = [line for line in lines if line["event"] == "kernels"]
+    assert kernels[0]["asked"] == kernels[0]["observed"] == "sdpa"
+    assert all(line["reason"] is None and line["recorded"] > 0 for line in kernels)
     speeds = [line for line in lines if line["event"] == "speed"]
     assert [line["direction"] for line in speeds] == ["forward", "backward"]
     assert all(line["tflops"] > 0.0 and len(line["samples"]) == 10 for line in speeds)
@@ -100,15 +116,15 @@ def test_events_may_go_to_stdout() -> None:
 def test_a_missing_package_is_unusable_with_its_reason() -> None:
     """Exit status 0: the reason is the result. The machine is reported before."""
     pytest.importorskip("torch")
-    if importable("xformers"):
-        pytest.skip("xformers is installed here")
-    finished = run("--backend", "xformers", "--device", "cpu")
+    if importable("sageattention"):
+        pytest.skip("sageattention is installed here")
+    finished = run("--backend", "sage", "--device", "cpu")
     lines = events(finished.stdout)
     assert finished.returncode == 0, finished.stderr
     assert lines[-1] == {
         "event": "unusable",
         "subject": "backend",
-        "reason": "ModuleNotFoundError: No module named 'xformers'",
+        "reason": "ModuleNotFoundError: No module named 'sageattention'",
     }
     assert "machine" in [line["event"] for line in lines]
 
@@ -160,14 +176,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what these tests do not look at: timing, the profiler, and long sequences."""
     pytest.importorskip("torch")
     short = tuple(replace(case, seqlen=16) for case in cases.startup_cases())
-    monkeypatch.setattr(cases, "startup_cases", lambda: short)
+    monkeypatch.setattr(cases, "startup_cases", lambda *_, **__: short)
     monkeypatch.setattr(performance, "MATMUL_SIZES", {"cpu": 16})
+    monkeypatch.setattr(performance, "COPY_BYTES", {"cpu": 16})
     monkeypatch.setattr(performance, "attention_speeds", lambda *_: iter(()))
-    monkeypatch.setattr(observe, "kernel_names", lambda *_: ())
+    monkeypatch.setattr(observe, "record", lambda *_: observe.Recording(names=(), recorded=0))
 
 
-def probe(monkeypatch: pytest.MonkeyPatch, attention: backends.Attention) -> list[dict[str, Any]]:
-    monkeypatch.setattr(backends, "load", lambda name, where: backends.Backend(name=name, attention=attention))
+def probe(
+    monkeypatch: pytest.MonkeyPatch, attention: backends.Attention, **kernels: backends.Attention
+) -> list[dict[str, Any]]:
+    forced = {name: backends.Backend(name=f"sdpa-{name}", attention=kernel) for name, kernel in kernels.items()}
+    backend = backends.Backend(name="sdpa", attention=attention, kernels=forced)
+    monkeypatch.setattr(backends, "load", lambda name, where: backend)
     stream = io.StringIO()
     child.probe("sdpa", "cpu", EventLog(stream))
     return events(stream.getvalue())
@@ -233,13 +254,52 @@ def test_a_broken_profiler_is_no_fault_of_the_backend(quick: None, monkeypatch: 
     """Nothing was observed, with the reason; the rest goes on."""
     from entrypoint.probe import reference
 
-    def broken(*_: object) -> tuple[str, ...]:
+    def broken(*_: object) -> observe.Recording:
         raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
 
-    monkeypatch.setattr(observe, "kernel_names", broken)
+    monkeypatch.setattr(observe, "record", broken)
     lines = probe(monkeypatch, reference.reordered)
     kernels = next(line for line in lines if line["event"] == "kernels")
     assert kernels["observed"] is None
     assert kernels["names"] == []
     assert kernels["reason"] == "RuntimeError: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"
     assert lines[-1]["event"] == "done"
+
+
+def test_a_forced_kernel_is_checked_under_its_own_name(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong one shows in its cases, beside the backend's own."""
+    from entrypoint.probe import reference
+
+    lines = probe(monkeypatch, reference.reordered, cudnn=lambda arguments: reference.reordered(arguments) * 2.0)
+    errors = {line["id"]: line["tensors"]["out"]["relative"] for line in lines if line["event"] == "case"}
+    assert list(errors)[:2] == ["causal-d64", "cudnn:causal-d64"]
+    assert errors["causal-d64"] < 0.01
+    assert errors["cudnn:causal-d64"] > 0.9
+    assert sum(name.startswith("cudnn:") for name in errors) == child.CASES_PER_KERNEL
+    assert [line["asked"] for line in lines if line["event"] == "kernels"] == ["sdpa", "sdpa-cudnn"]
+
+
+def test_compilation_that_takes_too_long_leaves_the_rest_out(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was left out is named, and what was compiled is checked in every case that shares it."""
+    from entrypoint.probe import reference
+
+    monkeypatch.setattr(child, "COMPILE_SECONDS", 0.0)
+    more = (*cases.startup_cases(), replace(cases.BASE[0], id="one-more", head_dim=96))
+    monkeypatch.setattr(cases, "startup_cases", lambda capabilities=None, far=False: more)
+    lines = probe(monkeypatch, reference.reordered)
+    assert [line["id"] for line in lines if line["event"] == "first_call"] == [
+        *(case.id for case in cases.BASE),
+        "causal-s333-d64",
+    ]
+    assert lines[-1]["left_out"] == ["one-more"]
+    assert {line["id"] for line in lines if line["event"] == "case"} >= {case.id for case in cases.BASE}
+
+
+def test_the_far_case_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the forced kernels too: whoever gets it wrong may take the device with it."""
+    from tests.unit.wrong_kernels import backend, kernel
+
+    pytest.importorskip("torch")
+    twice = replace(backend(kernel()), kernels={"one": backend(kernel())})
+    near, far = child.plan(twice, far=False), child.plan(twice, far=True)
+    assert [run.case.id for run in far] == [*(run.case.id for run in near), "causal-d64-far"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from entrypoint.probe import observe
@@ -16,6 +18,26 @@ FA4 = "kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm
 FA4_BACKWARD = "kernel_cutlass_kernel_flash_attncuteflash_bwd_preprocessFlashAttentionBackwardPreprocess_object_at_"
 FA4_HD256 = "kernel_cutlass_kernel_flash_attncutesm100_hd256_2cta_fmha_backward_dqkernel_object_at_"
 FA2_PACKAGE = "void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<128, 64, 128>>"
+FA2_FORWARD = (
+    "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64, 4, false, false, cutlass::bfloat16_t>>"
+)
+FA3 = (
+    "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::CollectiveMainloopFwdSm90<"
+    " cute::tuple<cute::C<1>, cute::C<1>, cute::C<1>>>>>>(flash::FlashAttnFwdSm90::Params)"
+)
+FA3_BACKWARD = (
+    "void cutlass::device_kernel<flash::enable_sm90<flash::FlashAttnBwdSm90<flash::CollectiveMainloopBwdSm90<2>>>>"
+)
+FA3_POSTPROCESS = "void cutlass::device_kernel<flash::FlashAttnBwdPostprocessConvertdQ<cute::tuple<cute::C<64>>>>"
+SAGE_1 = "_attn_fwd"
+SAGE_2 = "void qk_int8_sv_f8_attn_kernel<64u, 128u, 128u, 128u, (QuantGranularity)3, __nv_bfloat16>"
+SAGE_2_ADA = "void qk_int_sv_f8_attn_kernel<128u, 64u, 32u, 64u, 128u, (DataType)0>"
+SAGE_QUANTISATION = "quant_per_block_int8_kernel"
+CK = "void ck_tile::kentry<1, ck_tile::FmhaFwdKernel<ck_tile::BlockFmhaPipelineQRKSVSAsync<>>>"
+AOTRITON = "attn_fwd"
+EFFICIENT_FORWARD = (
+    "fmha_cutlassF_bf16_aligned_64x128_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::bfloat16_t>)"
+)
 GEMM = "nvjet_tst_256x128_64x4_2x1_v_bz_coopA_NNT"
 SOFTMAX = "void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float, float, float>"
 ELEMENTWISE = "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>>"
@@ -39,6 +61,39 @@ ELEMENTWISE = "void at::native::vectorized_elementwise_kernel<4, at::native::Fil
         ([FA4_HD256], "fa4", "fa4"),
         ([FLASH2_IN_TORCH + ", Softmax<64>"], "sdpa", "sdpa"),
         (["aten::bmm"], "flex", "flex-unfused"),
+        ([FA2_FORWARD, FA2_PACKAGE, ELEMENTWISE], "fa2", "fa2"),
+        ([FLASH2_IN_TORCH], "fa2", "sdpa"),
+        ([FA2_FORWARD], "fa4", "fa2"),
+        ([FA2_FORWARD], "sdpa", "fa2"),
+        ([FA3, FA3_BACKWARD, FA3_POSTPROCESS], "fa3", "fa3"),
+        ([FA2_FORWARD], "fa3", "fa2"),
+        ([FA3], "fa4", "fa3"),
+        ([FA3], "xformers", "xformers"),
+        ([CK], "fa2", "fa2"),
+        ([AOTRITON], "sdpa", "sdpa"),
+        ([AOTRITON], "fa2", "fa2"),
+        ([SAGE_QUANTISATION, SAGE_1], "sage", "sage"),
+        ([SAGE_QUANTISATION, SAGE_2], "sage", "sage"),
+        ([SAGE_2_ADA], "sage", "sage"),
+        ([SAGE_QUANTISATION], "sage", None),
+        ([FLEX, FLEX_BACKWARD], "s2", "s2"),
+        ([FLEX], "s2-flex", "s2-flex"),
+        ([FA2_FORWARD, FA2_PACKAGE], "s2-fa2", "s2-fa2"),
+        ([FA4], "s2-fa4", "s2-fa4"),
+        ([FLEX], "s2-fa4", "s2-flex"),
+        ([FLASH2_IN_TORCH], "s2-fa2", "sdpa"),
+        ([GEMM, SOFTMAX], "s2", "s2-unfused"),
+        ([FLASH2_IN_TORCH], "sdpa-flash", "sdpa-flash"),
+        ([CUDNN, ELEMENTWISE], "sdpa-cudnn", "sdpa-cudnn"),
+        ([EFFICIENT, EFFICIENT_FORWARD], "sdpa-efficient", "sdpa-efficient"),
+        ([FLASH2_IN_TORCH], "sdpa-cudnn", "sdpa-flash"),
+        ([CUDNN, EFFICIENT], "sdpa-cudnn", "sdpa-cudnn+sdpa-efficient"),
+        ([GEMM, SOFTMAX], "sdpa-math", "sdpa-math"),
+        ([GEMM, SOFTMAX], "sdpa-flash", "sdpa-math"),
+        ([FLASH2_IN_TORCH], "sdpa-math", "sdpa-flash"),
+        ([FA4, FA4_BACKWARD], "fa4-deterministic", "fa4-deterministic"),
+        ([FA2_FORWARD], "fa4-deterministic", "fa2"),
+        ([GEMM, SOFTMAX], "fa4-deterministic", "fa4-unfused"),
         ([ELEMENTWISE], "fa4", None),
         ([], "sdpa", None),
     ],
@@ -71,6 +126,22 @@ def test_a_fused_cpu_kernel_is_seen_forward_and_backward() -> None:
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
     assert "aten::_scaled_dot_product_flash_attention_for_cpu_backward" in names
     assert observe.attribute(names, "sdpa") == "sdpa"
+
+
+def test_a_call_without_attention_is_told_from_a_profiler_that_saw_nothing() -> None:
+    """Something ran and none of it was attention: a kernel that never started, and left its output as it was."""
+    torch = pytest.importorskip("torch")
+    from entrypoint.probe import backends
+
+    def untouched(arguments: backends.Arguments) -> Any:
+        return torch.zeros_like(arguments.q)
+
+    here = torch.device("cpu")
+    idle = backends.Backend(name="sage", attention=untouched, no_gradient="none")
+    recording = observe.record(idle, startup_cases()[0], here)
+    assert recording.recorded > 0
+    assert recording.names == ()
+    assert observe.attribute(recording.names, "sage") is None
 
 
 def test_sdpas_math_path_is_told_from_its_kernels() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -33,6 +37,14 @@ def test_the_median_of_the_samples_after_the_warm_ups() -> None:
     timed = timing.steady(call, lambda: None, timing.WallClock(script.now), warmups=2, samples=4)
     assert timed.samples == pytest.approx((1.0, 3.0, 40.0, 2.0))
     assert timed.seconds == pytest.approx(2.5)
+
+
+def test_a_short_call_is_sampled_more_often() -> None:
+    """As many as fit into ENOUGH after the warm-ups, and never more than MOST_SAMPLES."""
+    script = Script()
+    for seconds, count in ((timing.ENOUGH / 25.5, 25), (timing.ENOUGH / 9000, timing.MOST_SAMPLES), (1.0, 10)):
+        call = script.spend(itertools.repeat(seconds))
+        assert len(timing.steady(call, lambda: None, timing.WallClock(script.now)).samples) == count
 
 
 def test_preparation_is_not_timed() -> None:
@@ -80,7 +92,7 @@ class Stream:
 
 
 def test_events_surround_the_call_alone_and_are_read_after_synchronizing() -> None:
-    """Prepare, clear the cache, record, call, record, for each sample; then wait once, and read seconds."""
+    """Prepare, clear the cache, record, call, record, for each sample; look at the GPU; wait once, and read seconds."""
     stream = Stream()
 
     def call(_: None) -> None:
@@ -91,9 +103,10 @@ def test_events_surround_the_call_alone_and_are_read_after_synchronizing() -> No
         event=stream.event,
         synchronize=lambda: stream.log.append("synchronize"),
         clear_cache=lambda: stream.log.append("clear"),
+        meanwhile=lambda: stream.log.append("look"),
     )
     assert clock.sample(call, lambda: stream.log.append("prepare"), 2) == pytest.approx([0.005, 0.005])
-    assert stream.log == ["prepare", "clear", "record", "call", "record"] * 2 + ["synchronize"]
+    assert stream.log == ["prepare", "clear", "record", "call", "record"] * 2 + ["look", "synchronize"]
 
 
 def test_the_flops_of_the_convention() -> None:
@@ -127,6 +140,55 @@ def test_the_ceiling_is_two_n_cubed_over_the_median() -> None:
     assert ceiling.seconds == 0.25
     assert ceiling.tflops == pytest.approx(2 * 1024**3 / 0.25 / 1e12)
     assert len(ceiling.samples) == 10
+
+
+def test_a_copy_reads_and_writes_each_byte() -> None:
+    """Two bytes of traffic for each byte of the buffer, in 10^9 bytes a second."""
+    torch = pytest.importorskip("torch")
+    bandwidth = performance.copy_bandwidth(torch.device("cpu"), Fixed())
+    assert bandwidth.gigabytes_per_second == pytest.approx(2 * performance.COPY_BYTES["cpu"] / 0.25 / 1e9)
+
+
+def test_the_timed_shapes() -> None:
+    """Both head dims and both lengths of the field's benchmarks, at 16384 tokens and a hidden size of 2048."""
+    cases = performance.timed_cases("cuda")
+    assert [(case.head_dim, case.seqlen) for case in cases] == [(128, 8192), (64, 2048)]
+    assert {(case.batch * case.seqlen, case.heads * case.head_dim) for case in cases} == {(16384, 2048)}
+    assert len(performance.timed_cases("cpu")) == 1
+
+
+def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
+    """Ceiling, bandwidth and each direction; an attention that raises is left to `survive`."""
+    torch = pytest.importorskip("torch")
+    from entrypoint.probe import backends, reference
+    from entrypoint.probe.eventlog import EventLog
+    from entrypoint.probe.health import NoSensors
+
+    stream, here, failed = io.StringIO(), torch.device("cpu"), []
+
+    @contextlib.contextmanager
+    def survive(name: str) -> Iterator[None]:
+        try:
+            yield
+        except ZeroDivisionError:
+            failed.append(name)
+
+    def broken(_: object) -> object:
+        raise ZeroDivisionError
+
+    for attention in (reference.attention, broken):
+        backend = backends.Backend(name="test", attention=attention, no_gradient="none")
+        performance.measure_speed(backend, here, EventLog(stream), NoSensors("none"), survive)
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    measured = [(event["event"], event.get("direction")) for event in events if event["event"] != "phase"]
+    assert measured == [
+        ("ceiling", None),
+        ("bandwidth", None),
+        ("speed", "forward"),
+        ("ceiling", None),
+        ("bandwidth", None),
+    ]
+    assert failed == ["causal-s333-d64"]
 
 
 def test_speeds_are_forward_then_backward() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.report import to_text
+from entrypoint.text import to_text
 
 REPORTS = sorted((Path(__file__).resolve().parents[1] / "data/reports").glob("*.json"))
 
@@ -29,9 +29,10 @@ def test_a_recorded_report_still_reads(path: Path) -> None:
     assert len(text.splitlines()) <= 24
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.stem))
-def test_the_readme_shows_it(path: Path) -> None:
+@pytest.mark.parametrize("name", ["fa4-cu128.h200", "sdpa-cu128.h200", "flex-cu128.h200", "sdpa-cu128.h200.cudnn"])
+def test_the_readme_shows_it(name: str) -> None:
     """To the letter, as this version prints it."""
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    folder = Path(__file__).resolve().parents[1]
+    readme = (folder.parent / "README.md").read_text()
 
-    assert to_text(json.loads(path.read_text())) in readme
+    assert to_text(json.loads((folder / f"data/reports/{name}.json").read_text())) in readme

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.bake import ARGUMENTS, DOCKERFILE
+from attn_matrix.bake import ARGUMENTS, DOCKERFILE, compiled_for
 from attn_matrix.cli import main
 from attn_matrix.errors import MatrixError, UsageError
 from attn_matrix.generated import document
@@ -95,9 +95,28 @@ def test_the_arguments_of_an_image() -> None:
         "TORCH": "torch==2.10.0",
         "TORCH_BACKEND": "",
         "KERNELS": "flash-attn-4==4.0.0b36",
+        "COMPILE_FOR": "",
+        "HEAD_DIMS": "",
         "IMAGE_ID": "fa4-cu128",
         "SPEC": "docker/specs/fa4-cu128.json",
     }
+
+
+def test_an_image_compiles_kernels_for_what_its_backend_runs_on() -> None:
+    """By NVIDIA's names of the architectures; an image without such a backend compiles none."""
+    targets = bake(OURS)["target"]
+    given = {
+        name: [targets[name]["args"][key] for key in ("COMPILE_FOR", "HEAD_DIMS")]
+        for name in (image.id for image in OURS.images)
+    }
+    assert given.pop("fa4-cu128") == ["sm_90 sm_100 sm_120", "64 128"]
+    assert all(each == ["", ""] for each in given.values())
+
+
+def test_an_image_of_one_architecture_compiles_for_that_one() -> None:
+    """Twice the kernels would be twice the build."""
+    image = next(image for image in OURS.images if image.id == "fa4-cu128")
+    assert compiled_for(OURS, image.model_copy(update={"architecture": "hopper"})) == ("sm_90",)
 
 
 def test_the_cpu_build_of_torch_comes_from_pytorchs_index() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError
+from entrypoint.finding import Code
 from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
-from entrypoint.spec import BackendSpec, Floor, ImageSpec, Sibling
-from entrypoint.verdict import Code, judge, refuse_early
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
+from entrypoint.verdict import judge, notes_of, refuse_early
 
 NUMBERS: dict[str, Any] = {
     **dict.fromkeys(("error", "baseline", "relative", "baseline_relative"), 0.002),
@@ -21,7 +22,7 @@ NUMBERS: dict[str, Any] = {
 }
 HEALTHY = dict.fromkeys(("out", "dq", "dk", "dv"), NUMBERS)
 SETTINGS = Settings(backend="fa4")
-FLOOR = Floor(gpu="H200", backend="fa4", forward=0.5, backward=0.4, source="test")
+FLOOR = Floor(gpu="NVIDIA H200", backend="fa4", case="s8192", forward=0.5, backward=0.4, source="test")
 
 
 def backend(name: str, *architectures: str, gradients: bool = True) -> BackendSpec:
@@ -40,6 +41,7 @@ SPEC = ImageSpec(
     supported=("hopper",),
     floors=(FLOOR,),
     siblings=(Sibling(id="sdpa-cpu", platform="cpu", architectures=()),),
+    gpus=(GpuSpec(name="NVIDIA H200", matmul=628, bandwidth=3708, peak=989, peak_eight_bit=1979, source="test"),),
 )
 
 
@@ -63,6 +65,14 @@ def outcome(*changes: dict[str, Any], ending: str = "done", number: int = 0) -> 
     for event in [*events, *changes]:
         assert result.take(json.dumps(event).encode()) is not None
     return result
+
+
+def ceiling(tflops: float) -> dict[str, Any]:
+    return {"event": "ceiling", "matmul_tflops": tflops}
+
+
+def copy(gigabytes_per_second: float) -> dict[str, Any]:
+    return {"event": "bandwidth", "gigabytes_per_second": gigabytes_per_second}
 
 
 def said(result: Outcome, settings: Settings = SETTINGS) -> tuple[str, Code]:
@@ -90,6 +100,20 @@ def test_each_tensor_is_judged(tensor: str) -> None:
     assert "full-d128 (1 of 2 cases wrong)" in finding.what
 
 
+def test_a_wrong_cudnn_kernel_has_a_way_out() -> None:
+    """torch has others for the same call, and a variable that prefers them."""
+    wrong = {"event": "case", "id": "full-d64-low", "tensors": HEALTHY | {"dq": NUMBERS | {"finite": False}}}
+    names = ["cudnn_generated_fort_native_sdpa_sm90"]
+    kernels = {"event": "kernels", "asked": "sdpa", "names": names, "observed": "sdpa"}
+    ran = outcome(wrong, kernels)
+    ran.backend = "sdpa"
+
+    finding = judge(SPEC, Settings(backend="sdpa"), ran)[0]
+
+    assert finding.code is Code.WRONG
+    assert "TORCH_CUDNN_SDPA_DEPRIORITIZED=1" in finding.advice
+
+
 def test_a_missing_gradient_names_its_reason() -> None:
     """The adapter's own words reach the user."""
     tensors = {"out": NUMBERS, "dq": None, "dk": None, "dv": None}
@@ -106,6 +130,15 @@ def test_a_case_that_raises_is_wrong() -> None:
     assert said(outcome({"event": "case_error", "id": "x", "reason": "ValueError: no"})) == ("FAIL", Code.WRONG)
 
 
+@pytest.mark.parametrize("name", ["matmul", "copy"])
+def test_a_ceiling_that_raises_is_not_attentions_fault(name: str) -> None:
+    """What is timed beside attention says nothing about it."""
+    assert said(outcome({"event": "case_error", "id": name, "reason": "RuntimeError: no"})) == (
+        "NOT_CHECKED",
+        Code.INTERNAL,
+    )
+
+
 def test_a_full_gpu_is_not_a_wrong_kernel() -> None:
     """Out of memory: nothing is said about the kernel."""
     event = {"event": "case_error", "id": "x", "reason": "OutOfMemoryError: 2 GiB", "out_of_memory": True}
@@ -113,9 +146,61 @@ def test_a_full_gpu_is_not_a_wrong_kernel() -> None:
     assert said(outcome(event)) == ("NOT_CHECKED", Code.INTERNAL)
 
 
-def test_an_unknown_kernel_does_not_fail() -> None:
-    """Unknown stays unknown: a kernel with a new name is no proof of a fallback."""
-    assert said(outcome({"event": "kernels", "names": ["new"], "observed": None})) == ("PASS", Code.PASS)
+def test_no_attention_among_what_was_recorded_is_wrong() -> None:
+    """SageAttention 2.2.0 on an H200: its quantisation kernels are there, and attention's is not."""
+    event = {"event": "kernels", "names": ["quantise"], "observed": None, "recorded": 4}
+
+    finding = judge(SPEC, SETTINGS, outcome(event))[0]
+
+    assert finding.code is Code.WRONG
+    assert "No attention kernel of fa4 ran: the profiler saw quantise alone" in finding.what
+
+
+def test_a_profiler_that_saw_nothing_proves_nothing() -> None:
+    """No failure, and no silence either: a note with the reason."""
+    nothing = outcome({"event": "kernels", "names": [], "observed": None, "recorded": 0, "reason": "CUPTI: busy"})
+
+    assert said(nothing) == ("PASS", Code.PASS)
+    (note,) = notes_of(SPEC, nothing)
+    assert note == "Which kernel ran for fa4 is not proved: the profiler recorded none (CUPTI: busy)."
+
+
+def test_a_forced_kernel_must_be_the_one_that_ran() -> None:
+    """Each in its own words, beside the backend's own."""
+    forced = {"event": "kernels", "asked": "fa4-two", "names": ["k"], "observed": "fa4-one", "recorded": 1}
+
+    finding = judge(SPEC, SETTINGS, outcome(forced))[0]
+
+    assert (finding.code, finding.what) == (Code.WRONG, "fa4-two was asked for, and fa4-one ran (k).")
+
+
+@pytest.mark.parametrize(
+    ("conduct", "says"),
+    [
+        ({"mutated": ["k"]}, "writes into its input K: in full-d64 (1 of 2 cases)"),
+        ({"repeatable": False}, "gives other bits in a second run, where it claims to repeat them"),
+    ],
+)
+def test_right_numbers_are_not_enough(conduct: dict[str, Any], says: str) -> None:
+    """Inputs stay as they are, and what is claimed to repeat repeats."""
+    finding = judge(SPEC, SETTINGS, outcome({"event": "case", "id": "full-d64", "tensors": HEALTHY, **conduct}))[0]
+
+    assert finding.code is Code.WRONG
+    assert says in finding.what
+
+
+def test_unknown_repeatability_is_no_finding() -> None:
+    """Null where nothing is claimed."""
+    event: dict[str, Any] = {"event": "case", "id": "x", "tensors": HEALTHY, "mutated": [], "repeatable": None}
+
+    assert said(outcome(event)) == ("PASS", Code.PASS)
+
+
+def test_a_wrong_logsumexp_is_wrong() -> None:
+    """It is a tensor as the others are."""
+    event = {"event": "case", "id": "x", "tensors": HEALTHY | {"lse": NUMBERS | {"error": 1.0}}}
+
+    assert "logsumexp" in judge(SPEC, SETTINGS, outcome(event))[0].what
 
 
 def test_a_throughput_under_its_floor_degrades_or_fails() -> None:
@@ -126,12 +211,109 @@ def test_a_throughput_under_its_floor_degrades_or_fails() -> None:
     assert said(outcome(slow), Settings(backend="fa4", slow="fail")) == ("FAIL", Code.SLOW)
 
 
-def test_a_gpu_without_a_floor_is_never_slow() -> None:
-    """Unknown never fails."""
-    machine = {"event": "machine", "device": {"name": "NVIDIA L4", "capability": "9.0"}}
+@pytest.mark.parametrize("name", ["NVIDIA L4", "NVIDIA H200 NVL", "NVIDIA H200 MIG 1g.18gb"])
+def test_a_gpu_without_a_floor_is_never_slow(name: str) -> None:
+    """Unknown never fails, and a name that begins like a known one is another card, or a slice of it."""
+    machine = {"event": "machine", "device": {"name": name, "capability": "9.0"}}
     slow = {"event": "speed", "id": "s8192", "direction": "backward", "tflops": 1.0, "seconds": 1e-3}
 
-    assert said(outcome(machine, slow)) == ("PASS", Code.PASS)
+    assert said(outcome(machine, ceiling(500.0), copy(400.0), slow)) == ("PASS", Code.PASS)
+
+
+def test_a_case_without_a_floor_is_never_slow() -> None:
+    """A floor is of one shape."""
+    slow = {"event": "speed", "id": "s512", "direction": "backward", "tflops": 1.0, "seconds": 1e-3}
+
+    assert said(outcome(slow)) == ("PASS", Code.PASS)
+
+
+@pytest.mark.parametrize(
+    ("low", "says"),
+    [
+        ({"event": "ceiling", "matmul_tflops": 627.0}, "a bf16 matmul reaches 627 TFLOP/s, and should reach 628"),
+        ({"event": "bandwidth", "gigabytes_per_second": 3000.0}, "a copy reaches 3,000 GB/s, and should reach 3,708"),
+    ],
+)
+def test_a_slow_gpu_is_told_from_a_slow_kernel(low: dict[str, Any], says: str) -> None:
+    """By its own model's floor, with its sensors; slow attention on it is no finding of its own."""
+    slow = {"event": "speed", "id": "s8192", "direction": "backward", "tflops": 1.0, "seconds": 1e-3}
+    hot = {"event": "health", "temperature": 91, "throttle": ["hw_thermal_slowdown"]}
+
+    (finding,) = judge(SPEC, SETTINGS, outcome(low, slow, hot))
+
+    assert (finding.verdict, finding.code) == ("DEGRADED", Code.PASS)
+    assert says in finding.what
+    assert "91 °C, clocks held back by hw_thermal_slowdown" in finding.what
+    assert judge(SPEC, Settings(backend="fa4", slow="fail"), outcome(low))[0].code is Code.SLOW
+
+
+@pytest.mark.parametrize(
+    ("tflops", "matmul", "eight_bit", "expected"),
+    [
+        (988.0, 700.0, False, Code.PASS),
+        (990.0, 700.0, False, Code.WRONG),
+        (990.0, 800.0, False, Code.PASS),
+        (1900.0, 700.0, True, Code.PASS),
+        (2427.0, 700.0, True, Code.WRONG),
+    ],
+)
+def test_a_speed_above_the_peak_is_wrong(tflops: float, matmul: float, eight_bit: bool, expected: Code) -> None:
+    """Above both 1.25 times the matmul and the data sheet's peak: the 2,427 TFLOP/s of a kernel that never ran."""
+    first = BackendSpec(**{**vars(SPEC.backends[0]), "eight_bit": eight_bit})
+    spec = ImageSpec(**{**vars(SPEC), "backends": (first, *SPEC.backends[1:])})
+    fast = {"event": "speed", "id": "s8192", "direction": "forward", "tflops": tflops, "seconds": 1e-6}
+
+    finding = judge(spec, SETTINGS, outcome(ceiling(matmul), fast))[0]
+
+    assert finding.code is expected
+    assert ("cannot have run" in finding.what) == (expected is Code.WRONG)
+
+
+def test_an_unknown_gpus_peak_is_a_multiple_of_its_matmul() -> None:
+    """8-bit products may be four times as fast as bf16's."""
+    machine = {"event": "machine", "device": {"name": "NVIDIA L4", "capability": "8.9"}}
+    fast = {"event": "speed", "id": "s8192", "direction": "forward", "tflops": 626.0, "seconds": 1e-6}
+    eight_bit = (BackendSpec(**{**vars(SPEC.backends[0]), "eight_bit": True}),)
+
+    assert said(outcome(machine, ceiling(501.0), fast)) == ("PASS", Code.PASS)
+    assert said(outcome(machine, ceiling(500.0), fast)) == ("FAIL", Code.WRONG)
+    spec = ImageSpec(**{**vars(SPEC), "backends": eight_bit})
+    assert judge(spec, SETTINGS, outcome(machine, ceiling(500.0), fast))[0].code is Code.PASS
+
+
+def test_emulated_bf16_says_nothing_of_a_peak() -> None:
+    """Before Ampere a bf16 product is slower than attention in another type."""
+    machine = {"event": "machine", "device": {"name": "Tesla T4", "capability": "7.5"}}
+
+    assert said(outcome(machine, ceiling(2.0))) == ("PASS", Code.PASS)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"ecc_uncorrected": 0, "row_remap_failed": False, "row_remap_pending": False, "xids": []}, Code.PASS),
+        ({"ecc_uncorrected": None, "row_remap_failed": None, "row_remap_pending": None, "xids": None}, Code.PASS),
+        ({"ecc_uncorrected": 2}, Code.GPU_FAULT),
+        ({"row_remap_failed": True}, Code.GPU_FAULT),
+        ({"xids": [79]}, Code.GPU_FAULT),
+        ({"xids": [13, 31]}, Code.PASS),
+    ],
+)
+def test_a_gpu_with_a_fault_fails_though_its_numbers_are_right(facts: dict[str, Any], expected: Code) -> None:
+    """Uncorrected memory errors, a failed remap, an Xid of the hardware's; unknown says nothing."""
+    assert judge(SPEC, SETTINGS, outcome({"event": "health", **facts}))[0].code is expected
+
+
+def test_a_pending_remap_degrades() -> None:
+    """It computes as before."""
+    assert said(outcome({"event": "health", "row_remap_pending": True})) == ("DEGRADED", Code.PASS)
+
+
+def test_a_crash_names_its_xid() -> None:
+    """What the driver said of it."""
+    crashed = outcome({"event": "health", "xids": [31]}, ending="exited", number=1)
+
+    assert "the driver reported Xid 31" in judge(SPEC, SETTINGS, crashed)[0].what
 
 
 @pytest.mark.parametrize(

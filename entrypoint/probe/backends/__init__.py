@@ -1,7 +1,9 @@
 """The attention backends: one module each, that adapts a package's function to one signature.
 
 A new backend is a module here with `KERNELS` and `load`, and its name in `NAMES`. Modules are imported by name when
-they are needed; importing one never imports torch or a kernel, only its `load` does.
+they are needed; importing one never imports torch or a kernel, only its `load` does. What several of them share is in
+`hardware` (which chip, what is claimed there), `masks` (who sees whom), `tensors` (packing, kv heads) and `flash` (the
+functions that FlashAttention 2, 3 and 4 have in common).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-NAMES = ("sdpa", "flex", "fa4", "xformers")
+# In the order in which a kernel that several may launch is attributed, when none of them was asked for.
+NAMES = ("sdpa", "flex", "fa2", "fa3", "fa4", "sage", "xformers", "s2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +50,18 @@ class Arguments:
         return replace(self, q=change(self.q), k=change(self.k), v=change(self.v))
 
 
-Feature = Literal["window", "softcap", "varlen", "gqa", "logsumexp", "deterministic", "strided"]
+Feature = Literal["window", "softcap", "varlen", "gqa", "logsumexp", "deterministic", "strided", "shifted"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a backend claims on one device: the cases it must be right in. `source` says where that is written.
 
-    `head_dims` are pairs (of q and k, of v) that work forward and backward; `proved` is where it has really run
-    ("H200", "CPU"), or "fake" where only a function of the same signature stood in for it.
+    `head_dims` are pairs (of q and k, of v) that work forward and, where the backend has one, backward. Features other
+    than gqa, logsumexp and strided are claimed for head dims up to 128. "shifted" is S2's: every call of
+    such a backend has a `shifted_group`. `proved` is where it has really run ("H200", "CPU"), or "fake" where only a
+    function of the same signature stood in for it. `relative_error` is the relative L2 error that the backend has by
+    its design, where that is more than its dtype's rounding (SageAttention quantises), else None.
     """
 
     dtypes: tuple[str, ...]
@@ -63,6 +69,7 @@ class Capabilities:
     features: frozenset[Feature]
     source: str
     proved: tuple[str, ...]
+    relative_error: float | None = None
 
 
 # Returns out [batch, seqlen, heads, head_dim], in q's layout and dtype.
@@ -74,7 +81,8 @@ class Backend:
     """A backend loaded on a device. `no_gradient` is the reason why it has no backward there, if it has none.
 
     `logsumexp` gives the natural logarithm of each softmax's denominator, [batch, heads, seqlen], where it is offered.
-    `kernels` are the same backend's kernels forced one by one (SDPA's flash, cuDNN, memory-efficient), by name.
+    `kernels` are the same backend's kernels forced one by one (SDPA's flash, cuDNN, memory-efficient, math), or its
+    deterministic mode, by name; their own name is `<backend>-<name>`.
     """
 
     name: str
@@ -86,7 +94,10 @@ class Backend:
 
 
 class Adapter(Protocol):
-    """What a module of this package provides. `KERNELS`: regular expressions, searched in the profiler's names."""
+    """What a module of this package provides. `KERNELS`: regular expressions, searched in the profiler's names.
+
+    A module may also have `VARIANTS`, the same for each of the backend's forced kernels that has kernels of its own.
+    """
 
     KERNELS: tuple[str, ...]
 
@@ -116,6 +127,13 @@ def load(name: str, where: torch.device) -> Backend:
 def kernel_rules() -> Mapping[str, re.Pattern[str]]:
     """For each backend the pattern that its kernels' names match."""
     return {name: re.compile("|".join(_adapter(name).KERNELS)) for name in NAMES}
+
+
+@functools.cache
+def variant_rules(name: str) -> Mapping[str, re.Pattern[str]]:
+    """For each forced kernel of a backend the pattern that its kernels' names match; empty for most backends."""
+    variants: Mapping[str, tuple[str, ...]] = getattr(_adapter(name), "VARIANTS", {})
+    return {variant: re.compile("|".join(rules)) for variant, rules in variants.items()}
 
 
 def _adapter(name: str) -> Adapter:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from entrypoint.probe.backends import Arguments, Attention, Backend
+from entrypoint.probe import ownership
+from entrypoint.probe.backends import Arguments, Attention, Backend, Capabilities, flash, hardware, tensors
 
 if TYPE_CHECKING:
     import torch
@@ -15,20 +17,82 @@ if TYPE_CHECKING:
 # kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_object_at__...
 KERNELS = (r"flash_attn_?cute", r"FlashAttention(Forward|Backward)")
 
+DISTRIBUTION = "flash-attn-4"
+SOURCE = (
+    "flash-attn-4 4.0.0b36: flash_attn/cute/interface.py (_validate_head_dims, _flash_attn_bwd); tests/cute skips "
+    "(0251105a): no backward above head_dim 192 on sm_90"
+)
+
 
 def load(where: torch.device) -> Backend:
     """Raises ImportError, also where FlashAttention 2's stub of flash_attn.cute is found in place of FA4."""
-    return Backend(name="fa4", attention=adapt(importlib.import_module("flash_attn.cute").flash_attn_func))
+    chip = hardware.chip_of(where)
+    claims = hardware.claims_on("fa4", chip, capabilities(chip), ("compute capability 9.0 on",))
+    if problems := ownership.problems("flash_attn.cute", DISTRIBUTION):
+        raise ImportError(f"flash_attn.cute is not as {DISTRIBUTION} installed it: {'; '.join(problems[:3])}")
+    package = importlib.import_module("flash_attn.cute")
+    return Backend(
+        name="fa4",
+        attention=adapt(package),
+        capabilities=claims,
+        logsumexp=flash.adapt_logsumexp(package, options, return_lse=True),
+        kernels={"deterministic": deterministic(package, claims)} if not hardware.at_least(chip, (12, 0)) else {},
+    )
 
 
-def adapt(flash_attn_func: Any) -> Attention:
-    """flash_attn_func takes and gives our layout; 4.0.0b36 always returns (out, logsumexp)."""
+def capabilities(chip: hardware.Chip) -> Capabilities | None:
+    """Forward and backward together: Ampere and Ada have no backward. sm_12x checks no range; kept to what fits it."""
+    if not isinstance(chip, tuple):
+        return None
+    head_dims = {
+        9: (*hardware.same(64, 96, 128), (192, 128)),
+        10: (*hardware.same(64, 96, 128), (192, 128), (256, 256)),
+        11: (*hardware.same(64, 96, 128), (192, 128), (256, 256)),
+        12: hardware.same(64, 128),
+    }.get(chip[0])
+    if head_dims is None:
+        return None
+    return Capabilities(
+        dtypes=hardware.HALVES,
+        head_dims=head_dims,
+        # softcap becomes a score_mod, whose backward sm_12x refuses: not claimed there until it has run.
+        features=frozenset(
+            ("window", "varlen", "gqa", "logsumexp", "strided", *(("softcap",) if chip[0] < 12 else ()))
+        ),
+        source=SOURCE,
+        proved=("H200", "fake") if chip[0] == 9 else ("fake",),
+    )
+
+
+def adapt(package: Any, **fixed: object) -> Attention:
+    """4.0.0b36 always returns (out, logsumexp), the latter None unless it was computed."""
+    attend = flash.adapt(package, options, **fixed)
 
     def attention(arguments: Arguments) -> Tensor:
-        result = flash_attn_func(
-            arguments.q, arguments.k, arguments.v, softmax_scale=arguments.softmax_scale, causal=arguments.causal
-        )
-        out: Tensor = result[0] if isinstance(result, tuple) else result
-        return out
+        return attend(expanded(arguments))
 
     return attention
+
+
+def options(arguments: Arguments) -> dict[str, Any]:
+    """No bound is None: one negative side beside a bound counts as a bound there."""
+    left, right = arguments.window or (-1, -1)
+    window_size = (None if left < 0 else left, None if right < 0 else right)
+    return {**flash.common_options(arguments), "window_size": window_size}
+
+
+def expanded(arguments: Arguments) -> Arguments:
+    """The sm_90 backward wants equal head dims of k and v where heads are grouped; else kv heads are repeated."""
+    heads = arguments.q.shape[2]
+    if arguments.k.shape[-1] == arguments.v.shape[-1]:
+        return arguments
+    return replace(arguments, k=tensors.expand_kv(arguments.k, heads), v=tensors.expand_kv(arguments.v, heads))
+
+
+def deterministic(package: Any, claims: Capabilities) -> Backend:
+    """The same with a deterministic backward, which its tests leave out for head_dim 256."""
+    return Backend(
+        name="fa4-deterministic",
+        attention=adapt(package, deterministic=True),
+        capabilities=flash.deterministic_claims(claims, widest=192),
+    )

@@ -1,0 +1,198 @@
+"""The report as a person reads it: what is so, what to do, then the facts, on one screen. Pure.
+
+Several GPUs take no more lines than one: what is the same on all of them is said once, and numbers become ranges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from entrypoint.console import NAME
+from entrypoint.health import held_back, state
+from entrypoint.report import Report, devices
+
+SUMMARY_BYTES: Final = 4096
+SHOWN: Final = 6  # failing cases in the text; the JSON has them all
+
+Row = dict[str, Any]
+
+
+def to_text(report: Report) -> str:
+    """Reads reports of earlier versions too, such as those kept in a verdict cache or in tests/data/reports."""
+    lines = _headline(report)
+    lines += [_line("also", reason) for reason in report["reasons"][1:]]
+    if report["cases"] or report["performance"]:
+        lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
+        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
+    lines += [_line("note", note) for note in report["notes"]]
+    return "\n".join(lines) + "\n"
+
+
+def summary(report: Report) -> str:
+    """The first lines of the text, at most SUMMARY_BYTES of UTF-8: for Kubernetes' termination message."""
+    text = "\n".join(_headline(report) + [f"also: {reason}" for reason in report["reasons"][1:]])
+    return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<9} {text}"
+
+
+def _headline(report: Report) -> list[str]:
+    code = report["code"]
+    label = report["verdict"] + (f" ({code['number']} {code['name']})" if code["number"] else "")
+    cached = " (from the verdict cache)" if report["cached"] else ""
+    lines = [f"{NAME} {report['image']['id']}: {label}{cached}: {report['headline']['what']}"]
+    if report["headline"]["advice"]:
+        lines.append(f"  what to do: {report['headline']['advice']}")
+    return lines
+
+
+# --- the machine ------------------------------------------------------------------------------------------------
+
+
+def _image(report: Report) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in report["image"]["versions"].items())
+    return [_line("image", f"{report['image']['id']} {report['image']['version']}: {versions}")]
+
+
+def _gpus(report: Report) -> list[str]:
+    if not report["gpus"]:
+        return [_line("cpu", f"{report['machine'].get('name')}: {report['verdict']}")]
+    alike: dict[str, list[str]] = {}
+    for gpu in report["gpus"]:
+        memory = gpu["facts"].get("memory_total")
+        size = f", {memory / 2**30:.0f} GiB" if memory else ""
+        name = f"{gpu['name']} ({gpu['arch'] or gpu['capability']}), driver {gpu['driver']}{size}"
+        alike.setdefault(f"{name}: {gpu['verdict']}", []).append(gpu["device"])
+    return [
+        _line(devices(names), f"{len(names)} x {text}" if len(report["gpus"]) > 1 else text)
+        for text, names in alike.items()
+    ]
+
+
+def _health(report: Report) -> list[str]:
+    """One GPU's sensors under load; of several, the range of temperatures and who was held back by what."""
+    known = {gpu["device"]: health for gpu in report["gpus"] if (health := gpu["facts"].get("health"))}
+    if len(known) <= 1:
+        return [_line("health", state(health)) for health in known.values()]
+    degrees = [health["temperature"] for health in known.values() if health["temperature"] is not None]
+    parts = [f"{_range(degrees, '.0f')} °C"] if degrees else []
+    clocks: dict[str, list[str]] = {}
+    for device, health in known.items():
+        clocks.setdefault(held_back(health), []).append(device)
+    parts += [f"{how} on {devices(names)}" for how, names in clocks.items() if how]
+    return [_line("health", ", ".join(parts) or "sensors not readable")]
+
+
+def _backend(report: Report) -> list[str]:
+    backend = report["backend"]
+    kernels = ", ".join(name[:48] for name in backend["kernels"][:2]) or "none seen"
+    text = f"{backend['requested']} asked for, {backend['observed'] or 'unknown'} observed: {kernels}"
+    lines = [_line("backend", text)]
+    forced = [asked for asked, observed in backend.get("forced", {}).items() if asked == observed]
+    if forced:
+        lines.append(_line("kernels", f"forced one by one, each of them ran: {', '.join(forced)}"))
+    return lines
+
+
+# --- correctness ------------------------------------------------------------------------------------------------
+
+
+def _cases(report: Report) -> list[str]:
+    cases = [case for case in report["cases"] if case.get("worst")]
+    lines = []
+    if cases:
+        passed = sum(case["status"] == "pass" for case in cases)
+        tight = max(cases, key=lambda case: math.inf if case["worst"]["ratio"] is None else case["worst"]["ratio"])
+        on = f" on {len(report['gpus'])} GPUs" if len(report["gpus"]) > 1 else ""
+        nearest = f"nearest to its limit: {tight['id']} {_worst(tight)}"
+        lines.append(_line("correct", f"{passed} of {len(report['cases'])} cases{on}; {nearest}"))
+    failed = _failed(report)
+    lines += failed[:SHOWN]
+    if len(failed) > SHOWN:
+        lines.append(_line("", f"and {len(failed) - SHOWN} more in the JSON report"))
+    return lines
+
+
+def _failed(report: Report) -> list[str]:
+    """A line for each case that failed, with the GPUs on which it did when there are several."""
+    groups: dict[str, list[Row]] = {}
+    for case in report["cases"]:
+        if case["status"] != "pass":
+            groups.setdefault(case["id"], []).append(case)
+    lines = []
+    for case_id, rows in groups.items():
+        label = "error" if rows[0]["status"] == "error" else "wrong"
+        on = f" ({devices([row['device'] for row in rows])})" if len(report["gpus"]) > 1 else ""
+        lines.append(_line(label, f"{case_id} {_trouble(rows[0])}{on}"))
+    return lines
+
+
+def _trouble(case: Row) -> str:
+    return str(case.get("reason") or case.get("conduct") or _worst(case))
+
+
+def _worst(case: Row) -> str:
+    worst = case["worst"]
+    ratio = "not finite" if worst["ratio"] is None else f"{worst['ratio']:.2f} of its budget"
+    return f"{worst['tensor']} ({worst['rule']}) at {ratio}"
+
+
+# --- speed ------------------------------------------------------------------------------------------------------
+
+
+def _ceilings(report: Report) -> list[str]:
+    """What the GPUs do without attention."""
+    rows = report["ceilings"]
+    if not rows:
+        return []
+    parts = [_ceiling("matmul", [row["matmul_tflops"] for row in rows], "TFLOP/s", rows[0].get("matmul_floor"))]
+    copies = [copy for row in rows if (copy := row.get("copy"))]
+    if copies:
+        rates = [copy["gigabytes_per_second"] for copy in copies]
+        parts.append(_ceiling("copy", rates, "GB/s", copies[0]["floor"]))
+    return [_line("ceiling", "; ".join(parts))]
+
+
+def _ceiling(name: str, reached: Sequence[float], unit: str, floor: float | None) -> str:
+    return f"{name} {_range(reached)} {unit}" + (f" (floor {_range([floor])})" if floor is not None else "")
+
+
+def _speeds(report: Report) -> list[str]:
+    """A line for each shape: forward and backward, over all GPUs."""
+    shapes: dict[str, dict[str, list[Row]]] = {}
+    for row in report["performance"]:
+        shape, _, direction = row["id"].rpartition("/")
+        shapes.setdefault(shape, {}).setdefault(direction, []).append(row)
+    lines = []
+    for shape, directions in shapes.items():
+        parts = [f"{direction} {_speed(rows)}" for direction, rows in directions.items()]
+        lines.append(_line("speed", f"{shape}: {'; '.join(parts)}"))
+    return lines
+
+
+def _speed(rows: Sequence[Row]) -> str:
+    shares = [row["of_matmul"] for row in rows if row["of_matmul"] is not None]
+    share = f", {_range([100 * share for share in shares], '.0f')}% of matmul" if shares else ""
+    floor = "no floor known" if rows[0]["floor"] is None else f"floor {rows[0]['floor']:.0%}"
+    return f"{_range([row['tflops'] for row in rows])} TFLOP/s{share} ({floor})"
+
+
+def _range(numbers: Iterable[float], form: str | None = None) -> str:
+    """Least and largest, or one number when both read the same; without a format, three digits or all of them."""
+    ordered = sorted(numbers)
+    low, high = (format(x, form or (".3g" if x < 100 else ",.0f")) for x in (ordered[0], ordered[-1]))
+    return low if low == high else f"{low}-{high}"
+
+
+def _seconds(report: Report) -> list[str]:
+    seconds = report["seconds"]
+    phases = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
+    calls = report.get("first_calls", ())  # absent from reports of earlier versions
+    longest = max(calls, key=lambda call: float(call["seconds"]), default=None)
+    if longest and longest["seconds"] >= 0.1:
+        phases += f"; longest first call: {longest['id']} {longest['seconds']:.1f}"
+    return [_line("time", f"{seconds['total']:.1f} s: {phases}")]

@@ -1,0 +1,63 @@
+"""FlashAttention 4's compiled kernels at a start: the image's are linked, and what a run adds can be told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from entrypoint.kernels_cache import DIRECTORY, PREBUILT, compiled, seed
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An image's directory with two kernels, as FA4 names them: version/use/key.o."""
+    for use in ("fwd", "bwd"):
+        (tmp_path / "home" / PREBUILT / "f00d" / use).mkdir(parents=True)
+        (tmp_path / "home" / PREBUILT / "f00d" / use / "key.o").write_text(use)
+    return tmp_path / "home"
+
+
+def test_every_kernel_of_the_image_is_found_where_fa4_looks(home: Path, tmp_path: Path) -> None:
+    """In a directory that need not exist, and again at the next start on the same volume."""
+    environ = {DIRECTORY: str(tmp_path / "not" / "there")}
+    for _ in range(2):
+        assert seed(home, environ) is None
+        assert (tmp_path / "not/there/f00d/fwd/key.o").read_text() == "fwd"
+        assert (tmp_path / "not/there/f00d/bwd/key.o").read_text() == "bwd"
+    assert compiled(environ) == set()
+
+
+def test_only_what_was_compiled_here_counts(home: Path, tmp_path: Path) -> None:
+    """FA4 writes a kernel that it compiled beside the links, or in place of one."""
+    environ = {DIRECTORY: str(tmp_path)}
+    seed(home, environ)
+    new = tmp_path / "f00d/fwd/other.o"
+    new.touch()
+    assert compiled(environ) - {str(path) for path in home.rglob("*.o")} == {str(new)}
+
+
+def test_a_kernel_that_was_compiled_before_stays(home: Path, tmp_path: Path) -> None:
+    """On a volume of an earlier start: it may be this very GPU's own."""
+    mine = tmp_path / "volume/f00d/fwd/key.o"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    seed(home, {DIRECTORY: str(tmp_path / "volume")})
+    assert mine.read_text() == "mine"
+
+
+def test_a_directory_that_cannot_be_written_is_said_and_stops_nothing(home: Path, tmp_path: Path) -> None:
+    """A start goes on; FA4 then compiles, or says itself what it needs."""
+    (tmp_path / "file").touch()
+    said = seed(home, {DIRECTORY: str(tmp_path / "file" / "fa4")})
+    assert (
+        said == f"The image's compiled kernels are not used: {tmp_path}/file/fa4 cannot be written (Not a directory)."
+    )
+
+
+def test_without_fa4_nothing_happens(home: Path, tmp_path: Path) -> None:
+    """An image of another backend has no kernels, and outside of an image there is no such directory."""
+    assert seed(home, {}) is None
+    assert seed(tmp_path, {DIRECTORY: str(tmp_path / "fa4")}) is None
+    assert not (tmp_path / "fa4").exists()
+    assert compiled({}) == set()

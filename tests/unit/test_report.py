@@ -1,0 +1,266 @@
+"""The texts that people read, to the letter: tests/data/texts holds one for a healthy run and for each failing one.
+
+The outcomes are made here from the events of a healthy run, as recorded on an H200. After a change of wording:
+`python -m tests.unit.test_report` writes them anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from entrypoint.finding import Code
+from entrypoint.outcome import Ending, Outcome
+from entrypoint.report import Judged, Report, build, devices
+from entrypoint.settings import Settings
+from entrypoint.spec import ImageSpec, from_json
+from entrypoint.text import SUMMARY_BYTES, summary, to_text
+from entrypoint.verdict import judge
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+TEXTS: Final = ROOT / "tests/data/texts"
+SPEC: Final = from_json((ROOT / "docker/specs/fa4-cu128.json").read_text())
+FORWARD: Final = "kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90"
+BACKWARD: Final = "kernel_cutlass_kernel_flash_attncuteflash_bwd_sm90FlashAttentionBackwardSm90"
+IDS: Final = ("causal-d64", "full-d64", "causal-d128", "full-d128")
+
+Event = dict[str, Any]
+
+
+def case(name: str, error: float = 1.0, **changes: Any) -> Event:
+    """A case at `error` times a healthy kernel's."""
+    numbers = {"error": 0.007 * error, "baseline": 0.01, "relative": 0.0024 * error, "baseline_relative": 0.004}
+    tensors = {tensor: {**numbers, "scale": 2.5, "finite": True} for tensor in ("out", "dq", "dk", "dv")}
+    return {"event": "case", "id": name, "seconds": 0.02, "tensors": tensors, **changes}
+
+
+def health(**changes: Any) -> Event:
+    sensors = {"temperature": 47, "power_watts": 651.0, "power_limit_watts": 700.0, "throttle": ["sw_power_cap"]}
+    clocks = {"sm_megahertz": 1755, "sm_megahertz_max": 1980}
+    counters = {"ecc_uncorrected": 0, "row_remap_pending": False, "row_remap_failed": False, "xids": []}
+    return {"event": "health", **sensors, **clocks, **counters, "other_processes": None, "reason": None, **changes}
+
+
+def speed(name: str, direction: str, tflops: float) -> Event:
+    return {"event": "speed", "id": name, "direction": direction, "tflops": tflops, "seconds": 1e-3, "samples": []}
+
+
+def phase(name: str, detail: str = "") -> Event:
+    return {"event": "phase", "name": name, "detail": detail}
+
+
+def healthy(index: int = 0) -> list[Event]:
+    """The events of a run in which nothing is wrong."""
+    facts = {"index": index, "name": "NVIDIA H200", "uuid": f"GPU-{index}", "capability": "9.0"}
+    facts |= {"driver": "580.159.04", "memory_total": 150109880320, "memory_free": 149458911232}
+    packages = {"flash-attn-4": "4.0.0b36"}
+    return [
+        {"event": "machine", "python": "3.11.2", "torch": "2.10.0+cu128", "packages": packages, "device": facts},
+        phase("correctness", "causal-d64"),
+        {"event": "first_call", "id": "causal-d64", "seconds": 0.04},
+        *(case(name) for name in IDS),
+        {"event": "kernels", "names": [FORWARD, BACKWARD], "observed": "fa4", "recorded": 9, "reason": None},
+        health(),
+        {"event": "ceiling", "matmul_tflops": 797.0, "seconds": 1.4e-3, "samples": []},
+        {"event": "bandwidth", "gigabytes_per_second": 4150.0, "seconds": 5e-4, "samples": []},
+        speed("causal-s8192-d128", "forward", 675.0),
+        speed("causal-s8192-d128", "backward", 588.0),
+        speed("causal-s2048-d64", "forward", 311.0),
+        speed("causal-s2048-d64", "backward", 274.0),
+    ]
+
+
+SECONDS: Final = {"import": 8.6, "machine": 0.3, "compile": 0.1, "correctness": 0.4, "observe": 0.0, "performance": 0.3}
+DONE: Final[Event] = {"event": "done", "seconds": SECONDS}
+
+
+def outcome(*events: Event, ending: Ending = "done", number: int = 0, log: str = "", device: str = "cuda:0") -> Outcome:
+    result = Outcome(device=device, backend="fa4", ending=ending, number=number, log=log)
+    for event in events:
+        assert result.take(json.dumps(event).encode()) is not None, event
+    return result
+
+
+def changed(*changes: Event, index: int = 0) -> Outcome:
+    """A whole run in which an event of the same kind and id replaces the healthy one."""
+
+    def key(event: Event) -> tuple[Any, ...]:
+        return (
+            event["event"].removesuffix("_error"),
+            event.get("id"),
+            event.get("direction"),
+            event.get("name"),
+            event.get("asked", "fa4"),
+        )
+
+    last = {key(event): event for event in (*healthy(index), *changes, DONE)}
+    return outcome(*last.values(), device=f"cuda:{index}")
+
+
+def stopped(*events: Event, ending: Ending, number: int = 0, log: str = "") -> Outcome:
+    """A run that ended early."""
+    return outcome(healthy()[0], *events, ending=ending, number=number, log=log)
+
+
+STUB: Final = (
+    "ImportError: flash_attn.cute is not as flash-attn-4 installed it: "
+    "/opt/venv/lib/python3.11/site-packages/flash_attn/cute/interface.py is not the file that was installed"
+)
+SLOW: Final = [
+    speed("causal-s8192-d128", "forward", 41.0),
+    speed("causal-s8192-d128", "backward", 33.0),
+]
+THROTTLED: Final = health(temperature=88, sm_megahertz=1095, throttle=["hw_slowdown", "hw_thermal_slowdown"])
+SLOW_GPU: Final[list[Event]] = [
+    THROTTLED,
+    {"event": "ceiling", "matmul_tflops": 441.0, "seconds": 2e-3, "samples": []},
+    speed("causal-s8192-d128", "forward", 372.0),
+    speed("causal-s8192-d128", "backward", 325.0),
+    speed("causal-s2048-d64", "forward", 171.0),
+    speed("causal-s2048-d64", "backward", 152.0),
+]
+ACCESS: Final = "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
+MEMORY: Final[Event] = {
+    "event": "case_error",
+    "id": "causal-d64",
+    "out_of_memory": True,
+    "reason": "OutOfMemoryError: CUDA out of memory. Tried to allocate 128.00 MiB, of 139.80 GiB 91.50 MiB is free.",
+}
+NONE: Final = {"dq": None, "dk": None, "dv": None}
+
+SCENES: dict[str, Callable[[], Sequence[Outcome]]] = {
+    "healthy": lambda: [changed()],
+    "healthy-8-gpus": lambda: [changed(index=index) for index in range(8)],
+    "one-slow-of-8-gpus": lambda: [changed(*(SLOW_GPU if index == 3 else ()), index=index) for index in range(8)],
+    "wrong-on-8-gpus": lambda: [changed(case("full-d128", 50.0 + index), index=index) for index in range(8)],
+    "wrong-numbers": lambda: [changed(case("full-d64", 50.0), case("full-d128", 70.0))],
+    "other-kernel": lambda: [
+        changed({"event": "kernels", "names": ["flash_fwd_kernel"], "observed": "fa2", "recorded": 3, "reason": None})
+    ],
+    "no-kernel": lambda: [
+        changed({"event": "kernels", "names": ["quant_int8"], "observed": None, "recorded": 3, "reason": None})
+    ],
+    "profiler-blind": lambda: [
+        changed({"event": "kernels", "names": [], "observed": None, "recorded": 0, "reason": "CUPTI is in use"})
+    ],
+    "no-gradient": lambda: [
+        changed(
+            *(
+                case(name, tensors=case(name)["tensors"] | NONE, no_gradient="no gradient reaches q, k, v")
+                for name in IDS
+            )
+        )
+    ],
+    "slow-gpu": lambda: [changed(*SLOW_GPU)],
+    "slow-kernel": lambda: [changed(*SLOW)],
+    "impossible-speed": lambda: [changed(speed("causal-s8192-d128", "forward", 2427.0))],
+    "crash": lambda: [
+        stopped(
+            phase("correctness", "full-d64"),
+            health(xids=[31]),
+            ending="exited",
+            number=1,
+            log=f"Traceback\n{ACCESS}",
+        )
+    ],
+    "hang": lambda: [stopped(phase("performance", "causal-s8192-d128"), ending="timeout")],
+    "kernels-forced": lambda: [
+        changed(
+            {"event": "kernels", "asked": "fa4", "names": [FORWARD, BACKWARD], "observed": "fa4", "recorded": 9},
+            {"event": "kernels", "asked": "fa4-deterministic", "names": [FORWARD], "observed": "fa4-deterministic"},
+        )
+    ],
+    "no-memory": lambda: [changed(MEMORY, health(other_processes=1))],
+    "ecc": lambda: [changed(health(ecc_uncorrected=3))],
+    "mutated-input": lambda: [changed(*(case(name, mutated=["k"]) for name in IDS))],
+    "not-repeatable": lambda: [changed(case("causal-d128", repeatable=False))],
+    "stub-in-place-of-fa4": lambda: [
+        stopped({"event": "unusable", "subject": "backend", "reason": STUB}, ending="done")
+    ],
+}
+
+
+def report_of(outcomes: Sequence[Outcome], spec: ImageSpec = SPEC) -> Report:
+    settings = Settings(backend="fa4")
+    judged = [Judged(outcome=item, findings=judge(spec, settings, item)) for item in outcomes]
+    return build(spec, "fa4", judged, [], 9.9)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_text_of_each_verdict(scene: str) -> None:
+    """Word for word as kept."""
+    assert to_text(report_of(SCENES[scene]())) == (TEXTS / f"{scene}.txt").read_text()
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_text_is_one_screen_and_says_what_to_do(scene: str) -> None:
+    """At most 24 lines; the first is the verdict and what is so; the second, unless all is well, what to do."""
+    report = report_of(SCENES[scene]())
+    first, second, *_ = lines = to_text(report).splitlines()
+
+    assert len(lines) <= 24
+    assert first.startswith(f"axolotl-attn fa4-cu128: {report['verdict']}")
+    assert second.startswith("  what to do: ") == (report["verdict"] != "PASS")
+
+
+EXPECTED: Final = {
+    **dict.fromkeys(("healthy", "healthy-8-gpus", "profiler-blind", "kernels-forced"), Code.PASS),
+    **dict.fromkeys(("slow-gpu", "slow-kernel", "one-slow-of-8-gpus"), Code.PASS),
+    **dict.fromkeys(("crash", "hang", "ecc"), Code.GPU_FAULT),
+    "no-memory": Code.INTERNAL,
+    "stub-in-place-of-fa4": Code.CONFIG,
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_code_of_each_verdict(scene: str) -> None:
+    """WRONG unless the list above says otherwise."""
+    assert report_of(SCENES[scene]())["code"]["name"] == EXPECTED.get(scene, Code.WRONG).name
+
+
+def test_there_is_no_text_without_a_scene() -> None:
+    """A renamed scene leaves no file behind."""
+    assert {path.stem for path in TEXTS.iterdir()} == set(SCENES)
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["cuda:0"], "cuda:0"),
+        (["cuda:2", "cuda:0", "cuda:1", "cuda:5"], "cuda:0-2,5"),
+        (["cuda:0", "cuda:1"], "cuda:0-1"),
+        (["cpu"], "cpu"),
+    ],
+)
+def test_names_of_several_devices(names: list[str], short: str) -> None:
+    """Runs of neighbours are joined."""
+    assert devices(names) == short
+
+
+def test_a_summary_fits_a_termination_message() -> None:
+    """4096 bytes, the first line first, even of a reason that is very long."""
+    text = summary(report_of([changed({**MEMORY, "out_of_memory": False, "reason": "é" * 9000})]))
+
+    assert len(text.encode()) <= SUMMARY_BYTES
+    assert text.startswith("axolotl-attn fa4-cu128: FAIL (92 WRONG)")
+
+
+def test_a_report_is_json() -> None:
+    """Numbers that are not finite are null, and the facts of health, copy and first calls are in it."""
+    wrong = case("full-d64")
+    wrong["tensors"]["dq"] = {**wrong["tensors"]["dq"], "finite": False, "error": None}
+    report = json.loads(json.dumps(report_of([changed(wrong)]), allow_nan=False))
+
+    assert report["cases"][1]["error"] is None
+    assert report["gpus"][0]["facts"]["health"]["temperature"] == 47
+    assert report["ceilings"][0]["copy"]["floor"] == 3708.0
+    assert report["first_calls"] == [{"id": "causal-d64", "device": "cuda:0", "seconds": 0.04}]
+
+
+if __name__ == "__main__":
+    for name, scene in SCENES.items():
+        (TEXTS / f"{name}.txt").write_text(to_text(report_of(scene())))
