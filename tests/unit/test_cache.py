@@ -1,0 +1,73 @@
+"""Which remembered verdicts are used, and which are kept at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import cache
+from entrypoint.text import SUMMARY_BYTES, summary
+
+KEY = {"image": "sdpa-cpu"}
+REPORT: dict[str, Any] = {"verdict": "PASS"}
+
+
+def entry_of(directory: Path) -> Path:
+    """The one file that a PASS for KEY leaves."""
+    cache.save(str(directory), KEY, REPORT, pytest.fail)
+    (path,) = directory.iterdir()
+    return path
+
+
+def test_what_was_kept_is_found(tmp_path: Path) -> None:
+    """The same key, within the day."""
+    entry_of(tmp_path)
+
+    assert cache.load(str(tmp_path), KEY, pytest.fail) == REPORT
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"key": {"image": "another"}}, "it was made for something else"),
+        ({"report": {"verdict": "FAIL"}}, "it holds no verdict that lets a start go on"),
+        ({"schema": 0}, "it is not a verdict of this version"),
+        ({"saved": time.time() + 3600}, "older than 24 hours or from the future"),
+    ],
+)
+def test_a_foreign_entry_is_ignored(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """Somebody's copy under our name, a failure, another version, a clock that went back."""
+    path = entry_of(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    notes: list[str] = []
+
+    assert cache.load(str(tmp_path), KEY, notes.append) is None
+    assert says in notes[0]
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "NOT_CHECKED"])
+def test_a_failure_is_not_kept(tmp_path: Path, verdict: str) -> None:
+    """Someone may mend the node."""
+    cache.save(str(tmp_path), KEY, {"verdict": verdict}, pytest.fail)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_summary_fits_a_termination_message() -> None:
+    """Kubernetes cuts at 4096 bytes; a cut within a character must not matter."""
+    report = {
+        "verdict": "FAIL",
+        "code": {"name": "WRONG", "number": 92},
+        "cached": False,
+        "image": {"id": "sdpa-cpu"},
+        "headline": {"what": "é" * 3000, "advice": ""},
+        "reasons": ["x"],
+    }
+
+    text = summary(report)
+
+    assert SUMMARY_BYTES - 2 <= len(text.encode()) <= SUMMARY_BYTES
