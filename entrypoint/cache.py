@@ -23,6 +23,12 @@ from entrypoint.spec import ImageSpec
 CACHE_SCHEMA: Final = 1
 LIFETIME: Final = 24 * 3600.0  # seconds; as long as GKE's health scanner trusts a node check (checks.md section 1b)
 KEPT: Final = ("PASS", "DEGRADED")
+# Variables that decide which GPUs, packages and kernels a run gets: TORCH_CUDNN_SDPA_DEPRIORITIZED turns a failing
+# verdict into a passing one, so a verdict under one value says nothing about another.
+DECIDING: Final = (
+    *("CUDA_", "CUDNN_", "CUTE_DSL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "PYTHONPATH", "PYTORCH_", "TORCH"),
+    *("TRITON_", "XFORMERS_"),
+)
 _LARGEST: Final = 1 << 20
 
 Key = dict[str, Any]
@@ -41,8 +47,7 @@ def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, en
         "content": _content(home),
         "hardware": hardware,
         "driver": devices.driver,
-        "visible": environ.get("CUDA_VISIBLE_DEVICES"),
-        "python_path": environ.get("PYTHONPATH"),
+        "environment": {name: environ[name] for name in sorted(environ) if name.startswith(DECIDING)},
         "settings": describe(settings),
     }
 

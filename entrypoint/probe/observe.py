@@ -53,11 +53,6 @@ def record(backend: backends.Backend, case: Case, where: torch.device) -> Record
     return Recording(names=tuple(dict.fromkeys(named)), recorded=len(seen))
 
 
-def kernel_names(backend: backends.Backend, case: Case, where: torch.device) -> tuple[str, ...]:
-    """The names of `record` alone."""
-    return record(backend, case, where).names
-
-
 def attribute(names: Sequence[str], asked: str) -> str | None:
     """The backend whose kernels `names` holds; None when there is no attention among them that any rule knows.
 

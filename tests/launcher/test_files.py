@@ -76,6 +76,16 @@ def test_other_settings_are_checked_again(launcher: Launcher) -> None:
     assert json.loads(result.stdout)["cached"] is False
 
 
+@pytest.mark.parametrize("name", ["TORCH_CUDNN_SDPA_DEPRIORITIZED", "CUDA_VISIBLE_DEVICES", "FLASH_ATTENTION_ARCH"])
+def test_another_choice_of_kernels_is_checked_again(launcher: Launcher, name: str) -> None:
+    """A PASS of torch's FlashAttention kernel must not stand for cuDNN's, which the same variable brings back."""
+    cached_run(launcher)
+
+    result = launcher.run("check", "--json", ATTN_CACHE=f"{launcher.inside}/cache", **{name: "0"})
+
+    assert json.loads(result.stdout)["cached"] is False
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1, "key": {}, "report": {"verdict": "PASS"}}', "\0"])
 def test_a_damaged_cache_is_ignored_with_a_line(launcher: Launcher, text: str) -> None:
     """Corrupt or foreign entries cost a check, never a start, and the report says so."""

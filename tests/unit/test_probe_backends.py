@@ -246,7 +246,7 @@ def test_each_of_sdpas_kernels_is_forced(name: str) -> None:
     assert kernel.name == f"sdpa-{name}"
     for call in (PLAIN["causal"], WINDOWS["window"], PACKED["packed"]):
         expect_as_reference(kernel, call)
-    names = observe.kernel_names(kernel, startup_cases()[0], CPU)
+    names = observe.record(kernel, startup_cases()[0], CPU).names
     assert observe.attribute(names, kernel.name) == kernel.name
 
 
@@ -336,7 +336,7 @@ def test_flex_on_a_cpu_is_compiled_forward_only_with_its_own_reason() -> None:
     assert measured.tensors["dq"] is None
     assert measured.tensors["out"] is not None
     assert float(measured.tensors["out"]["relative"]) < 5e-3
-    assert observe.attribute(observe.kernel_names(backend, case, CPU), "flex") == "flex"
+    assert observe.attribute(observe.record(backend, case, CPU).names, "flex") == "flex"
 
 
 @needs_compiler

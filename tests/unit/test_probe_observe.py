@@ -122,7 +122,7 @@ def test_a_fused_cpu_kernel_is_seen_forward_and_backward() -> None:
     from entrypoint.probe import backends
 
     here = torch.device("cpu")
-    names = observe.kernel_names(backends.load("sdpa", here), startup_cases()[0], here)
+    names = observe.record(backends.load("sdpa", here), startup_cases()[0], here).names
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
     assert "aten::_scaled_dot_product_flash_attention_for_cpu_backward" in names
     assert observe.attribute(names, "sdpa") == "sdpa"
@@ -153,5 +153,5 @@ def test_sdpas_math_path_is_told_from_its_kernels() -> None:
 
     here = torch.device("cpu")
     with sdpa_kernel(SDPBackend.MATH):
-        names = observe.kernel_names(backends.load("sdpa", here), startup_cases()[0], here)
+        names = observe.record(backends.load("sdpa", here), startup_cases()[0], here).names
     assert observe.attribute(names, "sdpa") == "sdpa-math"
