@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from entrypoint.child import Child
+from entrypoint.child import Child, cpus
 from entrypoint.console import say
 from entrypoint.devices import Devices
 from entrypoint.outcome import Outcome
@@ -26,11 +26,13 @@ class Check:
         self._started = time.monotonic()
         self._running: set[Child] = set()
         self._stopped = False
+        self._jobs = 1  # processes that each device's child may keep busy
         self._lock = threading.Lock()
 
     def run(self, devices: Devices) -> list[Judged]:
         """Check every device at once, within one time limit for all of them."""
         names = ["cpu"] if self._spec.device == "cpu" else [f"cuda:{index}" for index in range(devices.count)]
+        self._jobs = max(1, cpus() // len(names))
         results: dict[str, Outcome | Exception] = {}
         threads = [threading.Thread(target=self._check, args=(name, results), daemon=True) for name in names]
         for thread in threads:
@@ -65,7 +67,7 @@ class Check:
         with self._lock:  # so that `stop` meets either no child or a whole one
             if self._stopped:
                 return Outcome(device=device, backend=backend.name, ending="stopped")
-            child = Child(self._home, backend.name, device, self._environ)
+            child = Child(self._home, backend.name, device, self._environ, self._jobs)
             self._running.add(child)
         with child:
             try:

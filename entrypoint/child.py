@@ -27,13 +27,13 @@ OnEvent = Callable[[dict[str, Any]], bool]
 class Child:
     """One `python -m entrypoint.probe`. Use as a context manager: leaving it ends the whole process group."""
 
-    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str]) -> None:
+    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], jobs: int = 1) -> None:
         self.outcome = Outcome(device=device, backend=backend)
         self._oom_kills = _oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
         command = [sys.executable, "-P", "-m", "entrypoint.probe"]
-        command += ["--backend", backend, "--device", device, "--events", str(write_end)]
+        command += ["--backend", backend, "--device", device, "--events", str(write_end), "--jobs", str(jobs)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -130,6 +130,16 @@ def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
     # Threads of torch that wait by spinning tripled the check's time on a busy CPU; CMD's own setting is not touched.
     calm = {"OMP_WAIT_POLICY": environ.get("OMP_WAIT_POLICY", "passive")}
     return {**environ, **calm, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def cpus() -> int:
+    """The processors that this container may use: those it is bound to, or its quota (control groups version 2)."""
+    bound = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(bound, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return bound
 
 
 def _oom_kills() -> int:

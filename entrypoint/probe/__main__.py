@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from entrypoint.events import Subject
-from entrypoint.probe import accuracy, backends, calls, cases, device, facts, health, memory, observe, performance
+from entrypoint.probe import (
+    accuracy,
+    ahead,
+    backends,
+    calls,
+    cases,
+    device,
+    facts,
+    health,
+    memory,
+    observe,
+    performance,
+    plan,
+)
 from entrypoint.probe.eventlog import EventLog
 
 if TYPE_CHECKING:
@@ -21,10 +34,6 @@ if TYPE_CHECKING:
 # A variant that a JIT backend has no cached kernel for costs seconds: those that would begin after this are left out,
 # and a later start, which finds the earlier ones in the cache, gets to them.
 COMPILE_SECONDS = 20.0
-# Causal and full, head_dim 64 and 128: no start goes without them, whatever they take to compile.
-ALWAYS = 4
-# Of a kernel that is forced: causal and full, both head dims, then strided inputs and the first feature.
-CASES_PER_KERNEL = 6
 
 
 class Unusable(Exception):
@@ -39,14 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 whenever the events tell the whole story; a traceback and 1 when the device is beyond use."""
     options = parse(argv)
     log = EventLog.take(options.events)
+    # Inductor's own pool would compile the two directions of one variant at a time; helpers compile many.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
-        probe(options.backend, options.device, log)
+        with ahead.start(options.backend, options.device, options.jobs, os.environ) as helpers:
+            probe(options.backend, options.device, log, helpers)
     except Unusable as refusal:
         log.emit("unusable", subject=refusal.subject, reason=str(refusal))
     return 0
 
 
-def probe(name: str, device_name: str, log: EventLog) -> None:
+def probe(name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = ahead.NONE) -> None:
     """Measure one backend on one device. Raises Unusable, or the device's own error when no later call can succeed."""
     with log.phase("import", "torch"), unusable_if_it_raises("torch"):
         import torch  # noqa: F401  (this import is what is being measured)
@@ -58,10 +70,8 @@ def probe(name: str, device_name: str, log: EventLog) -> None:
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with health.watched(machine["device"]["uuid"], log) as sensors:
-        timed = [Run(backend, case) for case in performance.timed_cases(where.type, backend.capabilities)]
-        first = [Run(backend, case) for case in cases.startup_cases(backend.capabilities)[:ALWAYS]]
-        planned = plan(backend, far=memory.room_for_far(where))
-        compiled, left_out = compile_variants([*first, *timed], planned, where, log)
+        always, planned = plan.always(backend, where.type), plan.checked(backend, far=memory.room_for_far(where))
+        compiled, left_out = compile_variants(always, planned, helpers, where, log)
         check_cases([run for run in planned if run.key in compiled], where, log)
         for asked in (backend, *backend.kernels.values()):
             observe_kernels(asked, cases.startup_cases(asked.capabilities)[0], where, log)
@@ -70,68 +80,52 @@ def probe(name: str, device_name: str, log: EventLog) -> None:
     log.emit("done", seconds=log.seconds, left_out=left_out)
 
 
-@dataclass(frozen=True)
-class Run:
-    """One case for a backend, or for one of its kernels, forced: then the case's id begins with the kernel's name."""
-
-    backend: backends.Backend
-    case: cases.Case
-
-    @property
-    def key(self) -> tuple[str, cases.Case]:
-        """Runs that share it share a compiled kernel."""
-        return (self.backend.name, self.case.variant)
-
-
-def plan(backend: backends.Backend, *, far: bool) -> list[Run]:
-    """Every case that the backend claims, and beside it the same of its kernels, of each the first few."""
-    runs = [Run(backend, case) for case in cases.startup_cases(backend.capabilities, far=far)]
-    for name, kernel in backend.kernels.items():
-        few = cases.startup_cases(kernel.capabilities)[:CASES_PER_KERNEL]
-        runs += [Run(kernel, replace(case, id=f"{name}:{case.id}")) for case in few]
-    # Side by side they share the reference; the far case stays the last.
-    order = {problem: index for index, problem in enumerate(dict.fromkeys(run.case.problem for run in runs))}
-    return sorted(runs, key=lambda run: (run.case.layout == "far", order[run.case.problem]))
-
-
 def compile_variants(
-    always: Sequence[Run], planned: Sequence[Run], where: torch.device, log: EventLog
+    always: Sequence[plan.Run],
+    planned: Sequence[plan.Run],
+    helpers: ahead.Helpers,
+    where: torch.device,
+    log: EventLog,
 ) -> tuple[set[tuple[str, cases.Case]], list[str]]:
     """First forward and backward of each kernel variant, so that just-in-time compilation has its own phase.
 
     Returns the keys of the runs that have been tried, and the ids of those that COMPILE_SECONDS left no time for; what
-    is in `always` is compiled however long it takes. A variant that fails here fails again as a case and is reported
-    there; Unusable is for a backend that runs none.
+    is in `always`, or what a helper has compiled, is tried however long it takes. A variant that fails here fails again
+    as a case and is reported there; Unusable is for a backend that runs none.
     """
     tried: set[tuple[str, cases.Case]] = set()
+    unconditional = {run.key for run in always}
+    compiled: frozenset[str] = frozenset()
     refusals, left_out = [], []
-    for position, run in enumerate([*always, *planned]):
-        if run.key in tried:
-            continue
-        if position >= len(always) and log.seconds.get("compile", 0.0) > COMPILE_SECONDS:
+    for run in plan.variants([*always, *planned]):
+        free = run.key in unconditional or run.case.id in compiled
+        if not free and log.seconds.get("compile", 0.0) > COMPILE_SECONDS:
             left_out.append(run.case.id)
             continue
+        refusal = first_call(run, where, log)
+        refusals += [refusal] if refusal else []
+        if not tried and len(helpers):
+            with log.phase("compile", f"{len(helpers)} helpers"):
+                compiled = helpers.finish(COMPILE_SECONDS)
         tried.add(run.key)
-        with log.phase("compile", run.case.id) as watch:
-            try:
-                first_call(run, where)
-                log.emit("first_call", id=run.case.id, seconds=watch.elapsed())
-            except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
-                device.recover(where)
-                refusals += [] if device.is_out_of_memory(error) else [describe(error)]
     if len(refusals) == len(tried):
         raise Unusable("backend", f"no case runs forward and backward: {refusals[0]}")
     return tried, left_out
 
 
-def first_call(run: Run, where: torch.device) -> None:
-    arguments, dout = cases.make_inputs(run.case, where)
-    trains = run.backend.no_gradient is None
-    calls.run(run.backend, *memory.place(arguments, dout, run.case.layout, requires_grad=trains))
-    device.synchronize(where)
+def first_call(run: plan.Run, where: torch.device, log: EventLog) -> str | None:
+    """The reason why it fails, unless that is want of memory."""
+    with log.phase("compile", run.case.id) as watch:
+        try:
+            calls.first(run.backend, run.case, where)
+            log.emit("first_call", id=run.case.id, seconds=watch.elapsed())
+        except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
+            device.recover(where)
+            return None if device.is_out_of_memory(error) else describe(error)
+    return None
 
 
-def check_cases(planned: Sequence[Run], where: torch.device, log: EventLog) -> None:
+def check_cases(planned: Sequence[plan.Run], where: torch.device, log: EventLog) -> None:
     for run in planned:
         case, capabilities = run.case, run.backend.capabilities
         with log.phase("correctness", case.id) as watch, case_error_if_it_raises(case.id, where, log):
@@ -201,6 +195,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", required=True, type=_backend, help=f"one of: {', '.join(backends.NAMES)}")
     parser.add_argument("--device", required=True, help="torch's name for the device: cuda:0, cpu")
     parser.add_argument("--events", default=1, type=int, metavar="FD", help="file descriptor of the lines (default: 1)")
+    parser.add_argument(
+        "--jobs", default=1, type=int, metavar="N", help="processes that may compile side by side (default: 1)"
+    )
     return parser.parse_args(argv)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from entrypoint.probe import cases, device, memory
 from entrypoint.probe.backends import Arguments, Backend
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -54,11 +57,49 @@ def fresh(arguments: Arguments, *, requires_grad: bool) -> Arguments:
     return arguments.map(lambda tensor: tensor.detach().clone().requires_grad_(requires_grad))
 
 
+def first(backend: Backend, case: cases.Case, where: torch.device) -> None:
+    """A forward and backward of a case, and wait for it. Raises whatever the backend raises."""
+    arguments, dout = cases.make_inputs(case, where)
+    run(backend, *memory.place(arguments, dout, case.layout, requires_grad=backend.no_gradient is None))
+    device.synchronize(where)
+
+
 def gradients(out: Tensor, leaves: Arguments, dout: Tensor) -> tuple[Tensor | None, ...]:
     """dq, dk, dv, each None when no gradient reaches that input: some kernels return an output cut off from them."""
+    return backward(loss_of(out, dout), leaves) if out.requires_grad else (None, None, None)
+
+
+def backward(loss: Tensor, leaves: Arguments) -> tuple[Tensor | None, ...]:
     import torch
 
-    if not out.requires_grad:
-        return (None, None, None)
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(out, (leaves.q, leaves.k, leaves.v), dout, allow_unused=True)
+    wanted = (leaves.q, leaves.k, leaves.v)
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, wanted, allow_unused=True)
     return found
+
+
+def loss_of(out: Tensor, dout: Tensor) -> Tensor:
+    """A scalar whose gradient for `out` is `dout` itself, as a loss's is.
+
+    Given dout, torch.autograd.grad would first import what symbolic shapes need: half a second of a start.
+    """
+    scalar: Tensor = _loss().apply(out, dout)
+    return scalar
+
+
+@functools.cache
+def _loss() -> Any:
+    import torch
+
+    class Loss(torch.autograd.Function):  # type: ignore[misc]  # torch's own class is untyped
+        """A number without a meaning; its gradient for the first argument is the second."""
+
+        @staticmethod
+        def forward(ctx: Any, out: Tensor, dout: Tensor) -> Tensor:
+            ctx.dout = dout
+            return out.new_empty(())
+
+        @staticmethod
+        def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
+            return ctx.dout, None
+
+    return Loss

@@ -35,16 +35,17 @@ def record(backend: backends.Backend, case: Case, where: torch.device) -> Record
     """What one forward and backward ran: kernels on a GPU, operators on a CPU.
 
     A CPU has no kernel events, so there its operators stand for them; the names leave out the bookkeeping ones.
+    torch.profiler's own `profile` is this and, for one second of each start, imports of torch.distributed.
     """
-    from torch.profiler import ProfilerActivity, profile
+    from torch.autograd.profiler import profile
 
     arguments, dout = make_inputs(case, where)
     device.synchronize(where)  # nothing from before may fall into the recording
-    activity = ProfilerActivity.CUDA if where.type == "cuda" else ProfilerActivity.CPU
-    with profile(activities=[activity]) as recording:
+    on_gpu = where.type == "cuda"
+    with profile(use_cpu=not on_gpu, use_device="cuda" if on_gpu else None, use_kineto=True) as recording:
         forward_backward(backend, arguments, dout)
         device.synchronize(where)
-    events = recording.events() or []
+    events = recording.function_events or []
     if where.type == "cuda":
         seen = [event.name for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
         return Recording(names=tuple(dict.fromkeys(seen)), recorded=len(seen))

@@ -134,10 +134,10 @@ def attention_speeds(backend: Backend, case: Case, where: torch.device, clock: C
     yield _speed(case, "forward", steady(lambda _: backend.attention(leaves), lambda: None, clock))
     if backend.attention(leaves).requires_grad:
 
-        def backward(out: Tensor) -> object:
-            return calls.gradients(out, leaves, dout)
+        def backward(loss: Tensor) -> object:
+            return calls.backward(loss, leaves)
 
-        yield _speed(case, "backward", steady(backward, lambda: backend.attention(leaves), clock))
+        yield _speed(case, "backward", steady(backward, lambda: calls.loss_of(backend.attention(leaves), dout), clock))
 
 
 def _speed(case: Case, direction: Direction, timing: Timing) -> Speed:

@@ -25,8 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint.probe import __main__ as probe
-from entrypoint.probe import cases, performance
+from entrypoint.probe import cases, plan
 from entrypoint.probe.backends import Backend, fa4
 
 if TYPE_CHECKING:
@@ -113,10 +112,8 @@ def training(head_dims: Sequence[tuple[int, int]]) -> list[Training]:
 
 def checked(backend: Backend) -> list[Checked]:
     """What the check of a start calls, once for each kernel that it needs."""
-    timed = [probe.Run(backend, case) for case in performance.timed_cases("cuda", backend.capabilities)]
-    runs = [*timed, *probe.plan(backend, far=False)]
-    first = {run.key: run for run in reversed(runs)}
-    return [Checked(backend=run.backend.name, case=run.case) for run in reversed(first.values())]
+    runs = [*plan.always(backend, "cuda"), *plan.checked(backend, far=False)]
+    return [Checked(backend=run.backend.name, case=run.case) for run in plan.variants(runs)]
 
 
 def aim(arch: str, directory: Path) -> None:

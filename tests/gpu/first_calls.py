@@ -51,7 +51,7 @@ def show(name: str, home: Path, *arguments: str) -> None:
 
 
 def python(*arguments: str, **environ: str) -> str:
-    environ = os.environ | {"PYTHONPATH": f"{ROOT / 'docker'}:{ROOT}"} | environ
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | environ
     command = [sys.executable, "-P", *arguments]
     return subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
 

@@ -1,6 +1,6 @@
 """Check images on the GPU at hand with the kernels that this Python has, and keep their reports.
 
-    python -m tests.gpu.record --out DIR [--repeat N] ID…
+    python -m tests.gpu.record --out DIR [--repeat N] [--only KERNEL] ID…
 
 The entrypoint and the image's spec are laid out as in the image; torch and the kernels are those of this Python, and
 the report names their versions. One line a run; the reports are DIR/<id>.json, the texts DIR/<id>.txt.
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of torch.backends.cuda: SDPA's kernels. math stays on, for what the one kernel cannot do.
+SWITCHES = {"flash": "flash_sdp", "cudnn": "cudnn_sdp", "efficient": "mem_efficient_sdp"}
 
 
 def lay_out(image_id: str, home: Path) -> None:
@@ -47,6 +49,16 @@ def check(image_id: str, out: Path, environ: dict[str, str]) -> dict[str, Any]:
     return document
 
 
+def with_one_kernel(kernel: str, folder: Path) -> dict[str, str]:
+    """An environment in which torch's own choice for SDPA can only be this kernel: the others are switched off."""
+    off = "".join(
+        f"torch.backends.cuda.enable_{switch}(False)\n" for name, switch in SWITCHES.items() if name != kernel
+    )
+    (folder / "sitecustomize.py").write_text(f"import torch\n{off}")
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def line(document: dict[str, Any]) -> str:
     """One run in one line."""
     worst = max((case["worst"]["ratio"] or 99.0 for case in document["cases"] if case.get("worst")), default=0.0)
@@ -61,11 +73,13 @@ def main() -> None:
     parser.add_argument("ids", nargs="+", metavar="ID")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=1, help="runs of each image: the second finds filled JIT caches")
+    parser.add_argument("--only", choices=SWITCHES, help="leave SDPA this kernel alone")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    environ = with_one_kernel(options.only, options.out) if options.only else dict(os.environ)
     for image_id in options.ids:
         for _ in range(options.repeat):
-            document = check(image_id, options.out, dict(os.environ))
+            document = check(image_id, options.out, environ)
             print(f"{image_id}: {line(document)}", flush=True)
             for reason in document["reasons"] if document["verdict"] != "PASS" else []:
                 print(f"    {reason[:600]}", flush=True)

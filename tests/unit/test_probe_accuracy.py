@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from entrypoint.budgets import weigh_case  # noqa: E402 - after the skip
 from entrypoint.events import TENSOR_FIELDS  # noqa: E402
-from entrypoint.probe import accuracy, backends, cases  # noqa: E402
+from entrypoint.probe import accuracy, backends, calls, cases  # noqa: E402
 from tests.defects.sometimes import conduct  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -181,3 +181,12 @@ def test_an_error_where_the_answer_is_zero_has_a_floor_to_be_measured_by() -> No
     assert numbers is not None
     assert numbers["relative"] == pytest.approx(0.01)
     assert numbers["scale"] == 1.0
+
+
+def test_gradients_are_those_of_the_given_dout() -> None:
+    """Backend and reference share this step, so a mistake in it would cancel out of every comparison."""
+    q, k, v = (torch.randn(1, 3, 2, 4, requires_grad=True) for _ in range(3))
+    out, dout = q * k.sum() + v.exp(), torch.randn(1, 3, 2, 4)
+    given = torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
+    found = calls.gradients(out, backends.Arguments(q=q, k=k, v=v, causal=True), dout)
+    assert all(torch.equal(one, other) for one, other in zip(given, found, strict=True))

@@ -15,7 +15,7 @@ import pytest
 
 from entrypoint.events import PHASES
 from entrypoint.probe import __main__ as child
-from entrypoint.probe import backends, cases, device, observe, performance
+from entrypoint.probe import ahead, backends, cases, device, observe, performance, plan
 from entrypoint.probe.eventlog import EventLog
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_every_claimed_case_is_reported_with_all_its_tensors(healthy: Any) -> No
 
     _, lines = healthy
     reported = {line["id"]: line for line in lines if line["event"] == "case"}
-    planned = child.plan(backends.load("sdpa", torch.device("cpu")), far=False)
+    planned = plan.checked(backends.load("sdpa", torch.device("cpu")), far=False)
     assert list(reported) == [run.case.id for run in planned]
     assert any(":" in name for name in reported)
     for run in planned:
@@ -275,7 +275,7 @@ def test_a_forced_kernel_is_checked_under_its_own_name(quick: None, monkeypatch:
     assert list(errors)[:2] == ["causal-d64", "cudnn:causal-d64"]
     assert errors["causal-d64"] < 0.01
     assert errors["cudnn:causal-d64"] > 0.9
-    assert sum(name.startswith("cudnn:") for name in errors) == child.CASES_PER_KERNEL
+    assert sum(name.startswith("cudnn:") for name in errors) == plan.CASES_PER_KERNEL
     assert [line["asked"] for line in lines if line["event"] == "kernels"] == ["sdpa", "sdpa-cudnn"]
 
 
@@ -295,11 +295,52 @@ def test_compilation_that_takes_too_long_leaves_the_rest_out(quick: None, monkey
     assert {line["id"] for line in lines if line["event"] == "case"} >= {case.id for case in cases.BASE}
 
 
+def test_what_a_helper_compiled_is_checked_however_late(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the cache now. They are waited for after the first variant, with which the check itself began."""
+    from entrypoint.probe import reference
+
+    class Helped(ahead.Helpers):
+        def finish(self, seconds: float) -> frozenset[str]:
+            if seconds:
+                first = [line["id"] for line in events(stream.getvalue()) if line["event"] == "first_call"]
+                assert first == ["causal-d64"]
+            return super().finish(seconds) | {"one-more"}
+
+    monkeypatch.setattr(child, "COMPILE_SECONDS", 0.0)
+    added = (replace(cases.BASE[0], id=name, head_dim=head_dim) for name, head_dim in (("one-more", 96), ("two", 80)))
+    more = (*cases.startup_cases(), *added)
+    monkeypatch.setattr(cases, "startup_cases", lambda capabilities=None, far=False: more)
+    backend = backends.Backend(name="sdpa", attention=reference.reordered)
+    monkeypatch.setattr(backends, "load", lambda name, where: backend)
+    stream = io.StringIO()
+    with Helped([subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)]) as helpers:
+        child.probe("sdpa", "cpu", EventLog(stream), helpers)
+    lines = events(stream.getvalue())
+    assert lines[-1]["left_out"] == ["two"]
+    assert "one-more" in {line["id"] for line in lines if line["event"] == "case"}
+
+
+def test_a_start_imports_nothing_that_it_does_not_need(healthy: Any) -> None:
+    """torch.profiler brings torch.distributed, and a gradient that is given brings sympy: half a second each."""
+    code = (
+        "import io, sys, torch; from entrypoint.probe import backends, calls, cases, observe;"
+        "where = torch.device('cpu'); backend = backends.load('sdpa', where); before = set(sys.modules);"
+        "observe.record(backend, cases.BASE[0], where); calls.first(backend, cases.BASE[0], where);"
+        "print(len(set(sys.modules) - before), sorted({'sympy', 'torch._dynamo'} & (set(sys.modules) - before)))"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=300)
+    count, heavy = finished.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]"
+    assert int(count) < 50
+
+
 def test_the_far_case_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the forced kernels too: whoever gets it wrong may take the device with it."""
     from tests.unit.wrong_kernels import backend, kernel
 
     pytest.importorskip("torch")
     twice = replace(backend(kernel()), kernels={"one": backend(kernel())})
-    near, far = child.plan(twice, far=False), child.plan(twice, far=True)
+    near, far = plan.checked(twice, far=False), plan.checked(twice, far=True)
     assert [run.case.id for run in far] == [*(run.case.id for run in near), "causal-d64-far"]

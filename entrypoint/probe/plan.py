@@ -1,0 +1,53 @@
+"""Which calls a check makes, in which order: the backend's cases, and beside them the same of its forced kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from entrypoint.probe import cases, performance
+from entrypoint.probe.backends import Backend
+
+# Causal and full, head_dim 64 and 128: no start goes without them, whatever they take to compile.
+ALWAYS = 4
+# Of a kernel that is forced: causal and full, both head dims, then strided inputs and the first feature.
+CASES_PER_KERNEL = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """One case for a backend, or for one of its kernels, forced: then the case's id begins with the kernel's name."""
+
+    backend: Backend
+    case: cases.Case
+
+    @property
+    def key(self) -> tuple[str, cases.Case]:
+        """Runs that share it share a compiled kernel."""
+        return (self.backend.name, self.case.variant)
+
+
+def checked(backend: Backend, *, far: bool) -> list[Run]:
+    """Every case that the backend claims, and beside it the same of its kernels, of each the first few."""
+    runs = [Run(backend, case) for case in cases.startup_cases(backend.capabilities, far=far)]
+    for name, kernel in backend.kernels.items():
+        few = cases.startup_cases(kernel.capabilities)[:CASES_PER_KERNEL]
+        runs += [Run(kernel, replace(case, id=f"{name}:{case.id}")) for case in few]
+    # Side by side they share the reference; the far case stays the last.
+    order = {problem: index for index, problem in enumerate(dict.fromkeys(run.case.problem for run in runs))}
+    return sorted(runs, key=lambda run: (run.case.layout == "far", order[run.case.problem]))
+
+
+def always(backend: Backend, device_type: str) -> list[Run]:
+    """What is compiled however long it takes: the plainest cases, and what is timed."""
+    timed = [Run(backend, case) for case in performance.timed_cases(device_type, backend.capabilities)]
+    return [*(Run(backend, case) for case in cases.startup_cases(backend.capabilities)[:ALWAYS]), *timed]
+
+
+def variants(runs: Iterable[Run]) -> Iterator[Run]:
+    """The first run of each compiled kernel."""
+    seen = set()
+    for run in runs:
+        if run.key not in seen:
+            seen.add(run.key)
+            yield run
