@@ -20,6 +20,7 @@ from entrypoint.outcome import LOG_TAIL, Outcome
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
+CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 
 OnEvent = Callable[[dict[str, Any]], bool]
 
@@ -136,7 +137,7 @@ def cpus() -> int:
     """The processors that this container may use: those it is bound to, or its quota (control groups version 2)."""
     bound = len(os.sched_getaffinity(0))
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = CPU_MAX.read_text().split()
         return max(1, min(bound, int(quota) // int(period)))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return bound

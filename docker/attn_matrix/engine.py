@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,16 @@ def capture(command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] |
     if done.returncode:
         raise CommandFailed(f"exit code {done.returncode} from {shlex.join(command)}", done.stderr.strip())
     return done.stdout.strip()
+
+
+def stream(command: Sequence[str], *, env: Mapping[str, str]) -> Generator[str]:
+    """The lines that `command` writes to stdout, each as soon as it is there. Closing the iterator ends the command."""
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield from process.stdout
+        finally:
+            process.kill()
 
 
 @contextmanager

@@ -93,6 +93,6 @@ def owners(name: str) -> tuple[str, ...]:
 
 
 def presentable(names: Sequence[str]) -> list[str]:
-    """Attention's own kernels first, then copies and fills; of names thousands of characters long, how they begin."""
-    ordered = sorted(names, key=lambda name: not owners(name))
+    """Attention's own kernels first, then products and softmaxes, then copies and fills; long names are cut."""
+    ordered = sorted(names, key=lambda name: (not owners(name), not UNFUSED.search(name)))
     return [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in ordered]
