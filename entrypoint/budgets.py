@@ -6,6 +6,9 @@ slack, a small output the second):
 1. FlashAttention's rule (tests/test_flash_attn.py): the largest error is at most a small multiple of the error that
    plain torch makes in the same dtype, plus the rounding of the dtype at the tensor's scale.
 2. The error's L2 norm is at most a fixed share of the reference's.
+
+The margin: in 210 sweeps with fresh seeds on an H200 (7,143 cases of SDPA's four kernels, FlexAttention and
+FlashAttention 4) healthy kernels used at most 0.70 of a budget; tests/data/margins/h200.json has each case's worst.
 """
 
 from __future__ import annotations

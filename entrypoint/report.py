@@ -92,7 +92,8 @@ def _image(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
     machine = (outcome.machine or {}) if outcome else {}
     installed = machine.get("packages", {}) | ({"torch": machine["torch"]} if "torch" in machine else {})
     names = ["torch", *(name for backend in spec.backends for name in backend.packages)]
-    versions = {name: installed.get(name, spec.packages.get(name)) for name in names}
+    # What was measured, not what was meant: a package that is not there has no version (null).
+    versions = {name: installed.get(name) if installed else spec.packages.get(name) for name in names}
     return {"id": spec.id, "version": spec.version, "platform": spec.platform, "versions": versions}
 
 

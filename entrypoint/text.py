@@ -54,7 +54,7 @@ def _headline(report: Report) -> list[str]:
 
 
 def _image(report: Report) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in report["image"]["versions"].items())
+    versions = ", ".join(f"{name} {version or 'missing'}" for name, version in report["image"]["versions"].items())
     return [_line("image", f"{report['image']['id']} {report['image']['version']}: {versions}")]
 
 

@@ -19,6 +19,7 @@ PACKAGES = (
     "torch",
     "triton",
     "flash-attn",
+    "flash-attn-3",
     "flash-attn-4",
     "nvidia-cutlass-dsl",
     "quack-kernels",

@@ -57,7 +57,7 @@ def healthy(index: int = 0) -> list[Event]:
     """The events of a run in which nothing is wrong."""
     facts = {"index": index, "name": "NVIDIA H200", "uuid": f"GPU-{index}", "capability": "9.0"}
     facts |= {"driver": "580.159.04", "memory_total": 150109880320, "memory_free": 149458911232}
-    packages = {"flash-attn-4": "4.0.0b36"}
+    packages = {"flash-attn": "2.8.3.post2", "flash-attn-4": "4.0.0b36"}
     return [
         {"event": "machine", "python": "3.11.2", "torch": "2.10.0+cu128", "packages": packages, "device": facts},
         phase("correctness", "causal-d64"),
@@ -259,6 +259,16 @@ def test_a_report_is_json() -> None:
     assert report["gpus"][0]["facts"]["health"]["temperature"] == 47
     assert report["ceilings"][0]["copy"]["floor"] == 3708.0
     assert report["first_calls"] == [{"id": "causal-d64", "device": "cuda:0", "seconds": 0.04}]
+
+
+def test_a_package_that_is_not_there_has_no_version() -> None:
+    """The pin of one that is missing would say what nobody found; before the child looked, pins are all there is."""
+    machine = {**healthy()[0], "packages": {"flash-attn-4": "4.0.0b35"}}
+    report = report_of([changed(machine)])
+
+    assert report["image"]["versions"] == {"torch": "2.10.0+cu128", "flash-attn-4": "4.0.0b35", "flash-attn": None}
+    assert "flash-attn-4 4.0.0b35, flash-attn missing" in to_text(report)
+    assert report_of([outcome(ending="timeout")])["image"]["versions"]["flash-attn"] == SPEC.packages["flash-attn"]
 
 
 if __name__ == "__main__":
