@@ -26,7 +26,16 @@ TESTS = (*HOST, "tests", "cpu")
 LINT = (*HOST, "tests", "lint")
 # docker/locks/cpu.txt holds torch for this Python alone.
 PYTHON = "3.11"
-TYPED = ("docker/attn_matrix", "entrypoint", "tests", "noxfile.py")
+TYPED = ("docker/attn_matrix", "docker/inside", "entrypoint", "tests", "noxfile.py")
+WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github/workflows").glob("*.yml"))
+# The programs of the lint environment for what is not Python; none of them asks a network for anything.
+LINTERS = (
+    ("hadolint", "docker/Dockerfile"),
+    ("shellcheck", ".ci/run"),
+    ("check-jsonschema", "--quiet", "--builtin-schema=vendor.github-workflows", *WORKFLOWS),
+    # A file that it cannot read is a mistake, not one to leave out.
+    ("zizmor", "--quiet", "--offline", "--strict-collection", "--persona=pedantic", ".github"),
+)
 # How long a container may take to end after Ctrl-C, in seconds; nox's own limit is 0.3.
 PATIENCE = 15.0
 
@@ -72,19 +81,39 @@ def run(session: nox.Session) -> None:
 
 
 @nox.session
+def inspect(session: nox.Session) -> None:
+    """Prove what can be proved about built images without a GPU: nox -s inspect [-- PATTERN... --json]"""
+    matrix(session, "inspect", *session.posargs)
+
+
+@nox.session
+def sizes(session: nox.Session) -> None:
+    """Show what images take on disk, each and together: nox -s sizes [-- PATTERN... --json]"""
+    matrix(session, "sizes", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, and that the generated files are what images.yaml says."""
+    """Check style, types, the Dockerfile, the workflows, and that the generated files are what images.yaml says."""
     python = environment(session, "lint", *LINT)
     run_in(session, python, "-m", "ruff", "check", ".")
     run_in(session, python, "-m", "ruff", "format", "--check", ".")
     run_in(session, python, "-m", "mypy", *TYPED)
     run_in(session, python, "-P", "-m", "attn_matrix", "render", "--check")
+    for command in LINTERS:
+        session.run(str(python.with_name(command[0])), *command[1:])
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
     """Resolve and hash the requirements in docker/locks again: nox -s lock [-- NAME... --upgrade]"""
     matrix(session, "lock", *session.posargs)
+
+
+@nox.session
+def pins(session: nox.Session) -> None:
+    """Write the digests that the base images have now into images.yaml."""
+    matrix(session, "pins", *session.posargs)
 
 
 @nox.session

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from attn_matrix import engine
-from attn_matrix.bake import OCI, prebuilt, torch_target
+from attn_matrix.bake import OCI, prebuilt, targets, wheel_target
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
+from attn_matrix.forms import FORMS, HEAD_DIMS
 from attn_matrix.load import FILE, read
-from attn_matrix.model import FORMS, HEAD_DIMS, Base, Image, Matrix
+from attn_matrix.model import Base, Image, Matrix
 from attn_matrix.render import BAKE as BAKE_FILE
 from attn_matrix.render import SPECS, differences, render
 from attn_matrix.select import pick
 from attn_matrix.tables import BEGIN, END
 
-BAKE: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE, "--load")
+BAKE: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
 # The README is no part of a build.
 NO_TABLES: Final = f"{BEGIN}\n{END}\n"
 
@@ -31,12 +32,26 @@ class Sources:
 
     `base` replaces the pinned base image of every target; `local_base` allows the engine's own image of the same tag
     where no registry answers. `wheelhouse` is a directory of wheels, looked in first; `ca` a bundle of certificates.
+    `builder` replaces the image that compilers come from; `compiled` is a directory as `--wheels` writes it, of wheels
+    that then are not compiled.
     """
 
     base: str | None = None
     local_base: bool = False
     wheelhouse: Path | None = None
     ca: Path | None = None
+    builder: str | None = None
+    compiled: Path | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images, of which repository, from what."""
+
+    root: Path
+    matrix: Matrix
+    images: Sequence[Image]
+    sources: Sources
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,10 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="looked in first; default: PIP_FIND_LINKS")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="CA certificates; default: SSL_CERT_FILE")
     parser.add_argument("--head-dims", metavar="D,…", help="compile FlashAttention 4 for these too: 96,192/128")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="only compile what these images hold, into DIR")
+    parser.add_argument("--compiled", type=Path, metavar="DIR", help="take wheels from DIR, which --wheels has written")
+    parser.add_argument("--builder", metavar="IMAGE", help="compile with what IMAGE has, instead of the pinned builder")
+    parser.add_argument("--max-jobs", type=int, metavar="N", help="compilers at a time; default: as memory allows")
     parser.add_argument("--no-cache", action="store_true", help="build every layer again")
     parser.set_defaults(handler=_handle)
 
@@ -73,9 +92,16 @@ def _handle(arguments: Namespace) -> int:
     if not arguments.ids:
         raise UsageError("which images? Give ids or a glob such as '*-cu128'; known:", *(i.id for i in matrix.images))
     images = pick(matrix, arguments.ids)
-    sources = Sources(arguments.base, arguments.local_base, _wheelhouse(arguments.wheelhouse), _bundle(arguments.ca))
+    given = (_wheelhouse(arguments.wheelhouse), _bundle(arguments.ca), arguments.builder, _compiled(arguments.compiled))
+    sources = Sources(arguments.base, arguments.local_base, *given)
     extra = head_dims(matrix, images, arguments.head_dims) if arguments.head_dims else []
-    build(arguments.root, matrix, images, sources, [*extra, *(["--no-cache"] if arguments.no_cache else [])])
+    if arguments.max_jobs:
+        extra += [f"--set={name}.args.MAX_JOBS={arguments.max_jobs}" for name in wheels(matrix, images)]
+    extra += ["--no-cache"] if arguments.no_cache else []
+    if arguments.wheels:
+        export(Order(arguments.root, matrix, images, sources), arguments.wheels, extra)
+    else:
+        build(arguments.root, matrix, images, sources, extra)
     return 0
 
 
@@ -89,6 +115,12 @@ def _bundle(given: Path | None) -> Path | None:
     if given and not given.is_file():
         raise UsageError(f"--ca: there is no file {given}")
     return given or default_bundle(os.environ)
+
+
+def _compiled(given: Path | None) -> Path | None:
+    if given and not given.is_dir():
+        raise UsageError(f"--compiled: there is no directory {given}", "nox -s build -- ID --wheels DIR writes one")
+    return given
 
 
 def default_wheelhouse(environment: Mapping[str, str]) -> Path | None:
@@ -126,20 +158,75 @@ def head_dims(matrix: Matrix, images: Sequence[Image], added: str) -> list[str]:
 def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources, extra: Sequence[str] = ()) -> None:
     """Build `images` and load them into the engine; `extra` are more arguments of bake.
 
-    Raises EngineMissing; StaleFiles when docker/bake.json is not what images.yaml says; CommandFailed when a target
-    fails, after the builder has named it and shown the end of its log.
+    Raises EngineMissing; UsageError for a platform without a lock; StaleFiles when docker/bake.json is not what
+    images.yaml says; CommandFailed when a target fails, after the builder has named it and shown the end of its log.
     """
+    names = [image.id for image in images]
+    ready = compiled_settings(matrix, images, sources.compiled)
+    _bake(Order(root, matrix, images, sources), names, ["--load", *ready, *extra])
+
+
+def export(order: Order, into: Path, extra: Sequence[str] = ()) -> None:
+    """Compile the wheels that the images hold, each into the folder of its target in `into`. Raises as `build` does."""
+    names = wheels(order.matrix, order.images)
+    if not names:
+        raise UsageError("--wheels: nothing in these images is compiled from source")
+    to = into.resolve()
+    outputs = [f"--set={name}.output=type=local,dest={to / name}" for name in names]
+    _bake(order, names, [f"--allow=fs.write={to}", *outputs, *extra])
+
+
+def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
+    matrix, images, sources = order.matrix, order.images, order.sources
     engine.require()
-    require_fresh(root, matrix)
-    pinned = {image.id: matrix.base(image) for image in images}
+    require_locks(matrix, images)
+    require_fresh(order.root, matrix)
+    pinned = {target: matrix.base(image) for image in images for target in targets(matrix, image)}
     used = {base: base_used(base, sources) for base in dict.fromkeys(pinned.values())}
-    bases = {name: used[base] for name, base in pinned.items()}
-    shared = {torch_target(image.platform): bases[image.id] for image in images}
-    command = bake_command(list(bases), bases | shared, sources, revision(root))
-    code = engine.status([*command, *extra], cwd=root)
+    bases = {target: used[base] for target, base in pinned.items()}
+    builders = [f"--set={name}.args.BUILDER={sources.builder}" for name in wheels(matrix, images) if sources.builder]
+    command = bake_command(names, bases, sources, revision(order.root))
+    code = engine.status([*command, *builders, *extra], cwd=order.root)
     if code:
         hint = "no registry in reach: --base IMAGE takes one that the engine has; no package index: --wheelhouse DIR"
-        raise CommandFailed(f"building {', '.join(bases)} failed (exit code {code}); the log is above", hint)
+        raise CommandFailed(f"building {', '.join(names)} failed (exit code {code}); the log is above", hint)
+
+
+def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:
+    """The targets of the wheels that `images` hold."""
+    held = (wheel_target(wheel, image) for image in images for wheel in matrix.compiled(image).values())
+    return list(dict.fromkeys(held))
+
+
+def compiled_settings(matrix: Matrix, images: Sequence[Image], folder: Path | None) -> list[str]:
+    """What bake is told so that it takes wheels from `folder`, one folder in it for each target, and compiles none.
+
+    Raises UsageError when `folder` lacks one.
+    """
+    if folder is None:
+        return []
+    missing = [name for name in wheels(matrix, images) if not any((folder / name).glob("*.whl"))]
+    if missing:
+        raise UsageError(f"--compiled: {folder} has no wheel of {', '.join(missing)}")
+    here = folder.resolve()
+    settings = (
+        f"--set={image.id}.contexts.{wheel.backend}={here / wheel_target(wheel, image)}"
+        for image in images
+        for wheel in matrix.compiled(image).values()
+    )
+    return [f"--allow=fs.read={here}", *settings]
+
+
+def require_locks(matrix: Matrix, images: Sequence[Image]) -> None:
+    """Raises UsageError when the platform of an image has no lock: nothing says what would be installed."""
+    lines = []
+    for name in dict.fromkeys(image.platform for image in images):
+        unlocked = matrix.platforms[name].unlocked
+        if unlocked:
+            ids = ", ".join(image.id for image in images if image.platform == name)
+            lines += [f"{ids}: cannot be built yet: {unlocked.reason} ({unlocked.source})"]
+    if lines:
+        raise UsageError(*lines)
 
 
 def require_fresh(root: Path, matrix: Matrix) -> None:
@@ -165,7 +252,7 @@ def base_used(pinned: Base, sources: Sources) -> BaseUsed:
         return BaseUsed(sources.base, name, digest or engine.identity(sources.base) or "")
     here = engine.identity(pinned.image) if sources.local_base else None
     if here is None or engine.identity(pinned.reference) or engine.in_registry(pinned.reference):
-        return BaseUsed(pinned.reference, pinned.image, pinned.digest)
+        return BaseUsed(pinned.reference, pinned.image, pinned.digest or "")
     engine.say(f"NOT THE PINNED BASE: no registry answers, so this builds on the engine's own {pinned.image} ({here})")
     return BaseUsed(pinned.image, pinned.image, here)
 

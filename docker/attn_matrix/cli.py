@@ -22,9 +22,14 @@ COMMANDS = {
     "build": "build and load images with docker buildx bake",
     "run": "run an image with the GPUs of this machine",
     "check": "build the image that fits this machine and run its check here",
+    "inspect": "what can be proved about built images without a GPU",
+    "sizes": "what images take on disk, together and each",
     "bench": "what a start, a build and a rendering cost",
     "lock": "resolve and hash the requirements of a platform",
+    "pins": "write the digests that the base images have now into images.yaml",
 }
+# Commands whose module has another name: `inspect` is a module of Python's own.
+MODULES = {"inspect": "inspection"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +55,7 @@ def _parser(given: Sequence[str]) -> ArgumentParser:
     chosen = next((argument for argument in given if argument in COMMANDS), None)
     for name, summary in COMMANDS.items():
         if name == chosen:
-            import_module(f"attn_matrix.{name}").add_parser(commands)
+            import_module(f"attn_matrix.{MODULES.get(name, name)}").add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
     return parser

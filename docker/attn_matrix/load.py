@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from attn_matrix.errors import MatrixError
+from attn_matrix.forms import FORMS, TEXT
 from attn_matrix.hints import closest, did_you_mean
-from attn_matrix.model import FORMS, TEXT, Matrix, Tables
-from attn_matrix.references import Names, check
+from attn_matrix.model import Matrix, Tables
+from attn_matrix.names import Names
+from attn_matrix.references import check
 from attn_matrix.source import Location, Mistake, Source, parse
 
 FILE = "images.yaml"
@@ -60,7 +63,7 @@ def _validate(source: Source) -> tuple[Matrix | None, list[Mistake]]:
 
 def _sound_part(value: Mapping[str, Any]) -> Tables:
     """The tables of `value` without its unknown keys, and without every entry that has another mistake of type."""
-    rest = {section: value[section] for section in Tables.model_fields if section in value}
+    rest = {section: value[section] for section in _keys(Tables) if section in value}
     try:
         return Tables.model_validate(rest, extra="ignore")
     except ValidationError as error:
@@ -78,7 +81,7 @@ def _without(value: Mapping[str, Any], broken: Iterable[Location]) -> dict[str, 
     entries = {location[:2] for location in broken if len(location) > 1}
     whole = {location[0] for location in broken if len(location) == 1}
     result: dict[str, Any] = {}
-    for section, field in Tables.model_fields.items():
+    for section, field in _keys(Tables).items():
         content: dict[str, Any] | list[Any] = {} if get_origin(field.annotation) is dict else []
         given = value.get(section, content)
         if section in whole or not isinstance(given, type(content)):
@@ -149,13 +152,18 @@ def _keys_at(location: Location) -> tuple[str, ...]:
     for part in location:
         kind = _inner(kind, part)
     if kind is Matrix:
-        return ("project", *Tables.model_fields)
-    return tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()
+        return ("project", *_keys(Tables))
+    return tuple(_keys(kind)) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()
+
+
+def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a type by their names in the file."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
 def _inner(kind: Any, part: str | int) -> Any:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        kind = kind.model_fields[str(part)].annotation
+        kind = _keys(kind)[str(part)].annotation
     else:
         arguments = get_args(kind)
         kind = arguments[1] if get_origin(kind) is dict else arguments[0]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attn_matrix.bake import bake_file
 from attn_matrix.errors import MatrixError, StaleFiles, UsageError
 from attn_matrix.load import FILE, read
-from attn_matrix.model import Matrix, lock_path, spec_path
+from attn_matrix.model import AXOLOTL, Matrix, lock_path, spec_path
 from attn_matrix.specs import image_specs
 from attn_matrix.tables import BEGIN, END, insert
 from entrypoint.spec import BANNER, to_json
@@ -33,10 +33,10 @@ README = "README.md"
 def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, str]:
     """The text of every generated file, by its path from the repository root.
 
-    `locks` are the texts of the locks that exist, by platform. Raises MatrixError when one of them does not hold a
+    `locks` are the texts of the locks that exist, by name. Raises MatrixError when one of them does not hold a
     version that images.yaml pins, and UsageError when `readme` has no place for the tables.
     """
-    wrong = [line for platform, lock in locks.items() for line in _against_lock(matrix, platform, lock)]
+    wrong = [line for name, lock in locks.items() for line in _against_lock(matrix, name, lock)]
     if wrong:
         raise MatrixError(*wrong)
     tables = insert(readme, matrix)
@@ -56,14 +56,15 @@ def _json(document: Any) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _against_lock(matrix: Matrix, platform: str, lock: str) -> list[str]:
-    """A line for each pin of `platform` that its lock does not hold."""
+def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
+    """A line for each pin that the lock `name` does not hold."""
     requirements = (line.split()[0].partition("==") for line in lock.splitlines() if line[:1].isalnum())
     held = {package: version for package, _, version in requirements}
+    platform = name.removesuffix(f"-{AXOLOTL}")
     return [
-        f"{FILE}: platforms.{platform}.pins.{package}: {version} is pinned, but {lock_path(platform)} has "
+        f"{FILE}: platforms.{platform}.pins.{package}: {version} is pinned, but {lock_path(name)} has "
         f"{held.get(package, 'no version of it')}"
-        for package, version in matrix.platforms[platform].pins.items()
+        for package, version in matrix.locked(name).items()
         if held.get(package) != version
     ]
 
@@ -71,7 +72,7 @@ def _against_lock(matrix: Matrix, platform: str, lock: str) -> list[str]:
 def rendered(root: Path) -> dict[str, str]:
     """What `render` makes of the repository at `root`. Raises AttnError."""
     matrix = read(root / FILE)
-    paths = {name: root / lock_path(name) for name in matrix.platforms}
+    paths = {name: root / lock_path(name) for platform in matrix.platforms for name in matrix.locks(platform)}
     locks = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
     readme = root / README
     return render(matrix, locks, readme.read_text(encoding="utf-8") if readme.exists() else "")

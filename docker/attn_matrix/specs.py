@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from attn_matrix.model import Baseline, GpuModel, Image, Matrix
+from attn_matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
 Index = dict[tuple[str | None, str | None, str | None], list[Image]]
+BASE = "-base"
 
 
 def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
     """The spec of every image, by id."""
-    images = _index(matrix)
-    return {image.id: _spec(matrix, image, images) for image in matrix.images}
+    images = matrix.images
+    indices = {base: _index(matrix, [image for image in images if _is(matrix, image, base)]) for base in (False, True)}
+    return {image.id: _spec(matrix, image, indices[image.id.endswith(BASE)]) for image in images}
+
+
+def _is(matrix: Matrix, image: Image, base: bool) -> bool:
+    """Whether an image is a `-base` variant or not, or has no other one; none is, that cannot be built yet."""
+    platform = matrix.platforms[image.platform]
+    return not platform.unlocked and (image.id.endswith(BASE) == base or AXOLOTL not in platform.pins)
 
 
 def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
@@ -26,9 +34,9 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         platform=image.platform,
         device=platform.device,
         driver=platform.driver.minimum if platform.driver else None,
-        backends=tuple(_backend(matrix, name, image.platform) for name in image.backends),
+        backends=tuple(_backend(matrix, name, image) for name in image.backends),
         packages=matrix.packages(image),
-        architectures={name: matrix.architectures[name].capabilities for name in platform.architectures},
+        architectures={name: matrix.architectures[name].capabilities for name in platform.known},
         supported=matrix.supported(image),
         floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
         siblings=tuple(_siblings(matrix, image, images)),
@@ -36,12 +44,12 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
     )
 
 
-def _backend(matrix: Matrix, name: str, platform: str) -> BackendSpec:
+def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
     return BackendSpec(
         name=name,
         packages=matrix.backends[name].packages,
-        architectures=matrix.runs_on(name, platform),
-        gradients=matrix.gradients(name, platform),
+        architectures=matrix.serves(image, name),
+        gradients=matrix.gradients(name, image.platform),
         eight_bit=matrix.backends[name].eight_bit,
     )
 
@@ -88,10 +96,10 @@ def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
         yield Sibling(id=other.id, platform=other.platform, architectures=matrix.supported(other))
 
 
-def _index(matrix: Matrix) -> Index:
-    """Images for many architectures come before those narrowed to one."""
+def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
+    """Images for many architectures come before those narrowed to one, and before those of all backends."""
     index: Index = defaultdict(list)
-    for image in sorted(matrix.images, key=lambda image: image.architecture is not None):
+    for image in sorted(images, key=lambda image: (image.combination == ALL, image.architecture is not None)):
         for architecture in matrix.supported(image) or (None,):
             for key in _keys(image):
                 index[(architecture, *key)].append(image)

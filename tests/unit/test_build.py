@@ -14,6 +14,7 @@ from attn_matrix.cli import main
 from attn_matrix.errors import StaleFiles, UsageError
 from attn_matrix.load import FILE, read
 from attn_matrix.render import BAKE, rendered, write
+from attn_matrix.select import pick
 from attn_matrix.tables import BEGIN, END
 
 DATA = Path(__file__).parents[1] / "data"
@@ -38,7 +39,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 def test_the_pinned_base_is_the_default(answers: Answers) -> None:
     """An image of the same tag in the engine is not enough: nobody asked for it."""
     answers({PINNED.image: LOCAL})
-    assert build.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest)
+    assert build.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_the_command_names_file_targets_and_base() -> None:
     """Bake loads what it builds, and each target gets its own base."""
     bases = {"a-cpu": BaseUsed("x:1", "x:1", "d1"), "b-cpu": BaseUsed("y:1", "y:1", "d2")}
     command = build.bake_command(["a-cpu", "b-cpu"], bases, Sources(), None)
-    assert command[:6] == ["docker", "buildx", "bake", "--file", BAKE, "--load"]
+    assert command[:5] == ["docker", "buildx", "bake", "--file", BAKE]
     assert command[-2:] == ["a-cpu", "b-cpu"]
     assert {"--set=a-cpu.args.BASE=x:1", "--set=b-cpu.args.BASE=y:1"} < set(command)
     assert not [argument for argument in command if "wheelhouse" in argument or "secrets" in argument]
@@ -188,8 +189,8 @@ def test_no_engine_is_the_first_thing_said(
 
 def test_head_dims_are_added_to_the_images_that_compile_kernels() -> None:
     """Those of images.yaml stay, each comes once, and the other images of the same build get none."""
-    told = build.head_dims(OURS, OURS.images, "96,64,192/128")
-    assert told == ["--set=fa4-cu128.args.HEAD_DIMS=64 128 96 192/128"]
+    told = build.head_dims(OURS, pick(OURS, ["*-cu128"]), "96,64,192/128")
+    assert told == [f"--set={name}-cu128.args.HEAD_DIMS=64 128 96 192/128" for name in ("fa4", "all")]
 
 
 @pytest.mark.parametrize("typed", ["96 192", "96,", "d96", "096", "96/"])
@@ -199,18 +200,80 @@ def test_head_dims_that_are_none(typed: str) -> None:
         build.head_dims(OURS, OURS.images, typed)
 
 
-def test_the_dockerfile_declares_what_bake_passes() -> None:
-    """An argument that is passed and not declared is ignored by the builder; one declared and not passed is empty."""
-    from attn_matrix.bake import ARGUMENTS
-
-    lines = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines()
-    declared = [line.split()[1] for line in lines if line.startswith("ARG ")]
-    assert sorted(set(declared)) == sorted(ARGUMENTS)
+def before(stage: str) -> set[str]:
+    """The arguments that the Dockerfile declares above a line."""
+    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    assert stage in text
+    lines = text.partition(stage)[0].splitlines()
+    return {line.split()[1].partition("=")[0] for line in lines if line.startswith("ARG ")}
 
 
 def test_nothing_of_one_image_comes_before_the_shared_layers() -> None:
-    """An argument is part of the cache key of every RUN after it: before `kernels` there is only the platform's."""
-    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
-    shared = text.split("FROM torch AS kernels")[0]
-    declared = {line.split()[1] for line in shared.splitlines() if line.startswith("ARG ")}
-    assert declared == {"BASE", "LOCK", "TORCH", "TORCH_BACKEND"}
+    """An argument is part of the cache key of every RUN after it: before `axolotl` there is only the platform's."""
+    assert before("FROM torch AS axolotl") == {"BASE", "BUILDER", "LOCK", "TORCH", "TORCH_BACKEND"}
+    assert before("FROM torch AS toolkit") - before("FROM torch AS axolotl") == {"AXOLOTL", "WITHOUT"}
+
+
+def test_a_platform_without_a_lock_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would say what is installed: the reason is told, and what makes a lock."""
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "status", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(UsageError, match=r"^sdpa-rocm, sdpa-rocm-base: cannot be built yet: .*nox -s lock -- rocm"):
+        build.build(ROOT, OURS, pick(OURS, ["sdpa-rocm*"]), Sources())
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> list[str]:
+    """What bake was called with; nothing is built."""
+    calls: list[str] = []
+    answers({})
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(build, "require_fresh", lambda *_: None)
+
+    def status(command: list[str], **_: object) -> int:
+        calls.extend(command)
+        return 0
+
+    monkeypatch.setattr(engine, "status", status)
+    return calls
+
+
+def test_wheels_are_compiled_alone_into_a_directory(told: list[str], tmp_path: Path) -> None:
+    """No image is built, each wheel goes to its own folder, and an overridden builder and jobs reach them."""
+    arguments = ["--wheels", str(tmp_path), "--builder", "own:1", "--max-jobs", "2"]
+    assert main(["build", "fa2-cu128-hopper", "fa4-cu128-base", *arguments]) == 0
+    assert told[-1] != "fa4-cu128-base"
+    assert "fa2-wheel-cu128-hopper" in told
+    assert "fa2-cu128-hopper" not in told
+    assert f"--set=fa2-wheel-cu128-hopper.output=type=local,dest={tmp_path}/fa2-wheel-cu128-hopper" in told
+    assert {
+        "--set=fa2-wheel-cu128-hopper.args.BUILDER=own:1",
+        "--set=fa2-wheel-cu128-hopper.args.MAX_JOBS=2",
+        f"--allow=fs.write={tmp_path}",
+    } < set(told)
+    assert "--load" not in told
+
+
+def test_compiled_wheels_are_used_instead_of_compiling(told: list[str], tmp_path: Path) -> None:
+    """From the folders that --wheels writes."""
+    folder = tmp_path / "fa2-wheel-cu128"
+    folder.mkdir()
+    with pytest.raises(UsageError, match="has no wheel of fa2-wheel-cu128"):
+        build.build(ROOT, OURS, pick(OURS, ["fa2-cu128"]), Sources(compiled=tmp_path))
+    (folder / "flash_attn-2-cp311-cp311-linux_x86_64.whl").touch()
+    assert main(["build", "fa2-cu128", "--compiled", str(tmp_path)]) == 0
+    assert f"--set=fa2-cu128.contexts.fa2={folder}" in told
+    assert "--load" in told
+
+
+def test_images_without_compiled_kernels_have_no_wheels(told: list[str], tmp_path: Path) -> None:
+    """Asking for them is a mistake, not a build of nothing."""
+    assert main(["build", "sdpa-cpu", "--wheels", str(tmp_path)]) == 2
+    assert told == []
+
+
+def test_every_target_of_an_image_gets_the_base(told: list[str]) -> None:
+    """Its wheels too: they are compiled on the Python that they will run on."""
+    assert main(["build", "fa2-cu128", "--base", "own:1"]) == 0
+    for name in ("torch-cu128", "axolotl-cu128", "fa2-wheel-cu128", "fa2-cu128"):
+        assert f"--set={name}.args.BASE=own:1" in told

@@ -33,7 +33,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [name for name in COMMANDS if f"\n    {name} " not in out] == []
 
 
-@pytest.mark.parametrize("command", ["plan", "render", "build", "run", "lock"])
+@pytest.mark.parametrize("command", ["plan", "render", "build", "run", "lock", "inspect", "sizes"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each module registers the command that the table promises."""
     with pytest.raises(SystemExit) as caught:

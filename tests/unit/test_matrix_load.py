@@ -171,12 +171,133 @@ def test_a_narrowed_image_covers_its_architecture_alone() -> None:
     )
 
 
-def test_a_base_variant_beside_its_image() -> None:
-    """`-base` is part of the id's grammar."""
-    first = "  - {id: sdpa-cpu, platform: cpu, backends: [sdpa]}\n"
-    assert "sdpa-cpu-base" in {
-        image.id for image in load(VALID.replace(first, first + first.replace("sdpa-cpu", "sdpa-cpu-base"))).images
-    }
+AXOLOTL = VALID.replace("pins: {torch: 2.10.0, ", "pins: {torch: 2.10.0, axolotl: 0.16.1, ")
+
+
+def test_a_base_variant_comes_with_axolotl() -> None:
+    """Where a platform pins it, each image has a variant without it; a CPU's here has none to leave out."""
+    assert [image.id for image in load(VALID).images] == ["sdpa-cpu", "sdpa-cu128", "fa4-cu128"]
+    assert [image.id for image in load(AXOLOTL).images] == [
+        "sdpa-cpu",
+        "sdpa-cu128",
+        "sdpa-cu128-base",
+        "fa4-cu128",
+        "fa4-cu128-base",
+    ]
+
+
+def test_a_base_variant_is_no_row() -> None:
+    """It is made of the row without it."""
+    assert mistakes(VALID.replace("id: fa4-cu128", "id: fa4-cu128-base")) == (
+        "images.yaml:36: images[2].id: 'fa4-cu128-base' does not fit its default backend 'fa4', platform 'cu128': "
+        "expected 'fa4-cu128'",
+    )
+
+
+def test_a_row_narrowed_to_an_architecture_that_its_platform_lacks() -> None:
+    """In the row's own words."""
+    assert mistakes(VALID.replace("[fa4, sdpa]}", "[fa4, sdpa], narrowed: [hoper]}")) == (
+        "images.yaml:36: images[2].narrowed: no GPU of platform 'cu128' has architecture 'hoper'; "
+        "did you mean 'hopper'?",
+    )
+
+
+def test_a_row_narrowed_to_what_its_backend_has_no_kernels_for() -> None:
+    """An image that could never pass is no image."""
+    assert mistakes(VALID.replace("[fa4, sdpa]}", "[fa4, sdpa], narrowed: [ampere]}")) == (
+        "images.yaml:36: images[2].narrowed: 'fa4' has no kernels for 'ampere' in 'fa4-cu128-ampere'",
+    )
+
+
+def test_an_image_of_all_backends_holds_them_all() -> None:
+    """Each that its platform has an image of."""
+    row = "  - {id: all-cu128, platform: cu128, backends: [sdpa]}\nexclusions:\n"
+    assert mistakes(VALID.replace("exclusions:\n", row)) == (
+        "images.yaml:37: images[3].backends: 'all-cu128' is to hold every backend of its platform, and lacks 'fa4'",
+    )
+
+
+def test_two_backends_that_need_a_third() -> None:
+    """xFormers beside FlashAttention 4 without FlashAttention 2 cannot be imported."""
+    text = VALID.replace("    title: SDPA\n", "    title: SDPA\n    beside: {fa4: flex}\n")
+    flex = "backends:\n  flex: {title: Flex, architectures: [hopper]}\n"
+    (line, *_) = mistakes(text.replace("backends:\n", flex, 1))
+    assert line.endswith("images[2].backends: 'sdpa' and 'fa4' in one image need 'flex' there too")
+
+
+def test_gpus_beyond_a_platform_have_cells_and_no_image() -> None:
+    """Somebody has to say why."""
+    text = VALID.replace(
+        "architectures: [ampere, hopper]\n    pins", "architectures: [hopper]\n    beyond: [ampere]\n    pins"
+    )
+    lines = mistakes(text)
+    assert lines == ("images.yaml:38: exclusions: cell sdpa x cu128 (ampere) is neither an image nor an exclusion",)
+
+
+def test_a_base_without_a_digest_is_for_what_cannot_be_built() -> None:
+    """A tag alone can move under an image."""
+    text = VALID.replace("    digest: sha256:" + "1" * 64 + "\n", "")
+    assert mistakes(text)[0] == "images.yaml:3: bases.plain: has no digest, and platform 'cpu' is built from it"
+
+
+def test_the_size_of_no_image() -> None:
+    """An id that has gone takes its size with it."""
+    text = VALID + "sizes: {fa4-cu129: {gigabytes: 8, measured: 2026-11-22}}\n"
+    assert mistakes(text) == (
+        "images.yaml:53: sizes.fa4-cu129: there is no image 'fa4-cu129'; did you mean 'fa4-cu128'?",
+    )
+
+
+WHEEL = """\
+wheels:
+  flash-attn-4:
+    backend: fa4
+    platforms: [cu128]
+    sdist: {hash}
+    architectures: {{hopper: ["90"]}}
+"""
+COMPILED = VALID.replace("    pins: {torch: 2.10.0", "    builder: plain\n    pins: {torch: 2.10.0")
+COMPILED += WHEEL.format(hash="2" * 64)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            "    sdist: " + "2" * 64,
+            "    sdist: 2222",
+            "wheels.flash-attn-4.sdist: '2222' is not a SHA-256: 64 hexadecimal",
+        ),
+        ("    sdist: " + "2" * 64 + "\n", "", "wheels.flash-attn-4: needs one source: either sdist or git"),
+        (
+            "    builder: plain\n",
+            "",
+            "wheels.flash-attn-4.platforms: platform 'cu128' needs one compiler for it: either",
+        ),
+        ("    backend: fa4\n", "    backend: sdpa\n", "wheels.flash-attn-4: is no package of backend 'sdpa'"),
+        (
+            "    backend: fa4\n",
+            "    backend: fa5\n",
+            "wheels.flash-attn-4.backend: unknown backend 'fa5'; did you mean 'fa4'?",
+        ),
+        (
+            '{hopper: ["90"]}',
+            '{hoper: ["90"]}',
+            "wheels.flash-attn-4.architectures: unknown architecture 'hoper'; did you",
+        ),
+        (
+            "    sdist:",
+            "    needs: [einops]\n    sdist:",
+            "wheels.flash-attn-4.needs: platform 'cu128' pins no version of 'einops'",
+        ),
+        ('{hopper: ["90"]}', '{ampere: ["80"]}', "cell fa4 x cu128 (hopper) is neither an image nor an exclusion"),
+    ],
+)
+def test_a_compiled_package_with_a_mistake(before: str, after: str, said: str) -> None:
+    """One source, pinned; one compiler; code for what its images claim."""
+    assert "fa4-cu128" in {image.id for image in load(COMPILED).images}
+    assert before in COMPILED
+    assert said in "\n".join(mistakes(COMPILED.replace(before, after)))
 
 
 def test_a_path_as_a_person_writes_it() -> None:

@@ -31,6 +31,38 @@ def test_an_image_narrowed_to_one_architecture() -> None:
     assert SMALL.supported(narrowed) == ("hopper",)
 
 
+def test_axolotl_brings_what_it_calls_and_a_base_variant_lacks_both() -> None:
+    """FlashAttention 2 is beside FlashAttention 4 because Axolotl falls back to it."""
+    (whole, base) = (
+        next(image for image in OURS.images if image.id == name) for name in ("fa4-cu128", "fa4-cu128-base")
+    )
+    assert (whole.backends, base.backends) == (("fa4", "fa2", "flex", "sdpa"), ("fa4", "flex", "sdpa"))
+    assert "axolotl" in OURS.packages(whole)
+    assert "axolotl" not in OURS.packages(base)
+    assert (OURS.lock(whole), OURS.lock(base)) == ("cu128-axolotl", "cu128")
+
+
+def test_what_is_compiled_is_not_installed_from_the_index() -> None:
+    """What it needs is."""
+    fa2 = next(image for image in OURS.images if image.id == "fa2-cu128-base")
+    assert set(OURS.compiled(fa2)) == {"flash-attn"}
+    assert set(OURS.installed(fa2)) == {"einops"}
+    assert "flash-attn" not in OURS.locked("cu128")
+
+
+def test_a_backend_serves_what_its_wheel_has_code_for() -> None:
+    """Composable Kernel has none for Radeon; Triton's kernels, which nothing compiles, serve it. Sage's for Hopper are
+    broken on CUDA 13.
+    """
+    images = {image.id: image for image in OURS.images}
+    assert OURS.supported(images["fa2-rocm"]) == ("gfx90a", "gfx942", "gfx950")
+    assert OURS.supported(images["fa2-rocm-gfx1100"]) == ("gfx1100",)
+    assert OURS.serves(images["all-rocm"], "fa2") == ("gfx90a", "gfx942", "gfx950")
+    assert OURS.supported(images["fa2-cu128-ada"]) == ("ada",)
+    assert "hopper" in OURS.supported(images["sage-cu128"])
+    assert "hopper" not in OURS.supported(images["sage-cu130"])
+
+
 def test_packages_are_torch_and_what_the_backends_need() -> None:
     """A kernel package is in no image whose backends do not need it."""
     assert SMALL.packages(image("sdpa-cu128")) == {"torch": "2.10.0"}

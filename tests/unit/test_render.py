@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.bake import ARGUMENTS, DOCKERFILE, compiled_for
+from attn_matrix.bake import ARGUMENTS, AXOLOTL_ARGUMENTS, DOCKERFILE, SHARED_ARGUMENTS, WHEEL_ARGUMENTS
 from attn_matrix.cli import main
 from attn_matrix.errors import MatrixError, UsageError
 from attn_matrix.generated import document
@@ -80,10 +80,68 @@ def test_images_of_a_platform_start_from_one_target() -> None:
     """Built side by side, each would install torch for itself, and they would share no layer."""
     targets = bake(SMALL)["target"]
     for name in ("sdpa-cu128", "fa4-cu128"):
-        assert targets[name]["contexts"] == {"torch": "target:torch-cu128"}
+        assert targets[name]["contexts"] == {"stack": "target:torch-cu128"}
     shared = targets["torch-cu128"]["args"]
     assert shared.items() <= targets["fa4-cu128"]["args"].items()
-    assert shared.keys() == {"BASE", "LOCK", "TORCH", "TORCH_BACKEND"}
+    assert shared.keys() == set(SHARED_ARGUMENTS)
+
+
+def test_axolotl_is_between_torch_and_the_kernels() -> None:
+    """In a layer that all images share but the `-base` ones, from a lock that the torch layer does not read."""
+    targets = bake(OURS)["target"]
+    axolotl = targets["axolotl-cu128"]
+    assert axolotl["contexts"] == {"torch": "target:torch-cu128"}
+    assert axolotl["args"]["AXOLOTL"] == f"axolotl=={OURS.platforms['cu128'].pins['axolotl']}"
+    assert axolotl["args"]["LOCK"] == "docker/locks/cu128-axolotl.txt"
+    assert targets["torch-cu128"]["args"]["LOCK"] == "docker/locks/cu128.txt"
+    assert "axolotl" not in targets["torch-cu128"]["args"]["TORCH"]
+    assert targets["sdpa-cu128"]["contexts"]["stack"] == "target:axolotl-cu128"
+    assert targets["sdpa-cu128-base"]["contexts"]["stack"] == "target:torch-cu128"
+
+
+def test_a_wheel_is_one_target_for_all_images_that_hold_it() -> None:
+    """Compiled once; narrowed images have one of their own, with that architecture's code alone."""
+    targets = bake(OURS)["target"]
+    held = {name: targets[name]["contexts"].get("fa2") for name in ("fa2-cu128", "fa4-cu128", "all-cu128-base")}
+    assert set(held.values()) == {"target:fa2-wheel-cu128"}
+    assert targets["fa2-wheel-cu128"]["args"]["ARCHS"] == "80;90;100;120"
+    assert targets["fa2-cu128-hopper"]["contexts"]["fa2"] == "target:fa2-wheel-cu128-hopper"
+    assert targets["fa2-wheel-cu128-hopper"]["args"]["ARCHS"] == "90"
+    assert targets["fa2-wheel-cu128"]["contexts"] == {"torch": "target:torch-cu128"}
+    assert bake(OURS)["group"]["wheels"]["targets"] == [name for name in targets if "-wheel-" in name]
+
+
+def test_a_wheel_is_made_from_what_is_pinned() -> None:
+    """A source distribution by hash, a tree by commit, and a compiler by digest or from the lock."""
+    targets = bake(OURS)["target"]
+    fa2, fa3, sage = (targets[f"{name}-wheel-cu128"] for name in ("fa2", "fa3", "sage"))
+    assert re.fullmatch(r"flash-attn==[0-9.]+(post[0-9]+)?", fa2["args"]["SOURCE"])
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", fa2["args"]["SOURCE_HASH"])
+    assert re.fullmatch(r"https://github.com/Dao-AILab/flash-attention.git#[0-9a-f]{40}", fa3["contexts"]["source"])
+    assert re.fullmatch(r"https://github.com/thu-ml/SageAttention.git#[0-9a-f]{40}", sage["contexts"]["source"])
+    assert fa3["args"]["SOURCE"] == fa3["contexts"]["source"]
+    assert sage["args"]["ARCHS"] == "8.0;8.6;8.9;9.0a"
+    assert re.search(r"/nvidia/cuda:12\.8\.[0-9].*@sha256:[0-9a-f]{64}$", fa2["args"]["BUILDER"])
+    cu130 = targets["fa2-wheel-cu130"]["args"]
+    assert cu130["BUILDER"] == "toolkit"
+    assert "nvidia-cuda-nvcc==13.0." in cu130["TOOLKIT"]
+
+
+def test_amd_gets_composable_kernel_or_triton() -> None:
+    """The plain wheel holds both; one for a GPU without Composable Kernel's code compiles nothing."""
+    targets = bake(OURS)["target"]
+    assert targets["fa2-wheel-rocm"]["args"]["ARCHS"] == "gfx90a;gfx942;gfx950"
+    assert targets["fa2-wheel-rocm-gfx1100"]["args"]["ARCHS"] == ""
+    assert targets["fa2-rocm"]["args"]["TRITON_AMD"] == "FALSE"
+    assert targets["fa2-rocm-gfx1100"]["args"]["TRITON_AMD"] == "TRUE"
+    assert targets["fa2-wheel-rocm"]["args"]["COMPILER"] == "/opt/rocm"
+
+
+def test_an_extra_is_asked_for_with_its_package() -> None:
+    """FlashAttention 4's compiler has one part for CUDA 12 and one for CUDA 13."""
+    targets = bake(OURS)["target"]
+    assert targets["fa4-cu128-base"]["args"]["KERNELS"] == "flash-attn-4==4.0.0b36"
+    assert targets["fa4-cu130-base"]["args"]["KERNELS"] == "flash-attn-4[cu13]==4.0.0b36"
 
 
 def test_the_arguments_of_an_image() -> None:
@@ -97,6 +155,7 @@ def test_the_arguments_of_an_image() -> None:
         "KERNELS": "flash-attn-4==4.0.0b36",
         "COMPILE_FOR": "",
         "HEAD_DIMS": "",
+        "TRITON_AMD": "FALSE",
         "IMAGE_ID": "fa4-cu128",
         "SPEC": "docker/specs/fa4-cu128.json",
     }
@@ -109,14 +168,10 @@ def test_an_image_compiles_kernels_for_what_its_backend_runs_on() -> None:
         name: [targets[name]["args"][key] for key in ("COMPILE_FOR", "HEAD_DIMS")]
         for name in (image.id for image in OURS.images)
     }
-    assert given.pop("fa4-cu128") == ["sm_90 sm_100 sm_120", "64 128"]
-    assert all(each == ["", ""] for each in given.values())
-
-
-def test_an_image_of_one_architecture_compiles_for_that_one() -> None:
-    """Twice the kernels would be twice the build."""
-    image = next(image for image in OURS.images if image.id == "fa4-cu128")
-    assert compiled_for(OURS, image.model_copy(update={"architecture": "hopper"})) == ("sm_90",)
+    assert given["fa4-cu128"] == given["all-cu130-base"] == ["sm_90 sm_100 sm_120", "64 128"]
+    assert given["fa4-cu128-hopper"] == ["sm_90", "64 128"]
+    assert all(each == ["", ""] for name, each in given.items() if name.partition("-")[0] not in ("fa4", "all"))
+    assert given["all-rocm"] == ["", ""]
 
 
 def test_the_cpu_build_of_torch_comes_from_pytorchs_index() -> None:
@@ -126,9 +181,22 @@ def test_the_cpu_build_of_torch_comes_from_pytorchs_index() -> None:
 
 def test_the_dockerfile_declares_every_argument() -> None:
     """An argument that it does not know would be dropped in silence."""
-    declared = set(re.findall(r"^ARG (\w+)", (ROOT / DOCKERFILE).read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(bake(OURS)["target"]["sdpa-cpu"]["args"]) == set(ARGUMENTS)
-    assert declared >= set(ARGUMENTS)
+    text = (ROOT / DOCKERFILE).read_text(encoding="utf-8")
+    declared = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    targets = bake(OURS)["target"]
+    assert set(targets["sdpa-cpu"]["args"]) == set(ARGUMENTS)
+    assert set(targets["axolotl-cpu"]["args"]) == set(AXOLOTL_ARGUMENTS)
+    assert set(targets["fa2-wheel-cu128"]["args"]) == set(WHEEL_ARGUMENTS)
+    assert declared == {*ARGUMENTS, *AXOLOTL_ARGUMENTS, *WHEEL_ARGUMENTS}
+
+
+@pytest.mark.parametrize("name", ["contexts", "target"])
+def test_the_dockerfile_has_every_stage_that_bake_names(name: str) -> None:
+    """A context by another name would replace nothing, and an image would be without its wheel."""
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", (ROOT / DOCKERFILE).read_text(encoding="utf-8"), re.MULTILINE))
+    targets = bake(OURS)["target"].values()
+    named = {each["target"] for each in targets} if name == "target" else {c for t in targets for c in t.get(name, ())}
+    assert named <= stages
 
 
 def test_the_labels_of_an_image() -> None:
@@ -144,9 +212,10 @@ def test_the_labels_of_an_image() -> None:
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker program with buildx")
 def test_buildx_accepts_the_bake_file() -> None:
     """And reads from it what we wrote."""
-    command = ["docker", "buildx", "bake", "-f", "docker/bake.json", "--print"]
+    targets = [*bake(OURS)["target"]]
+    command = ["docker", "buildx", "bake", "-f", "docker/bake.json", "--print", *targets]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(json.loads(printed)["target"]) == {*bake(OURS)["target"]}
+    assert set(json.loads(printed)["target"]) == set(targets)
 
 
 @pytest.mark.parametrize("name", [image.id for image in OURS.images])
@@ -194,14 +263,37 @@ def test_siblings_are_the_nearest_image_for_each_other_machine() -> None:
         ("sdpa-cu128", ("ampere", "hopper")),
         ("sdpa-cpu", ()),
     ]
-    assert [other.id for other in image_specs(OURS)["flex-cu128"].siblings] == ["sdpa-cu128", "flex-cpu"]
+    assert [other.id for other in image_specs(OURS)["flex-cu128"].siblings] == [
+        "sdpa-cu128",
+        "flex-cu130",
+        "flex-cpu",
+    ]
+
+
+def test_siblings_are_of_the_same_kind_and_can_be_built() -> None:
+    """A `-base` variant names others without Axolotl, and nobody is sent to an image that has no lock."""
+    specs = image_specs(OURS)
+    assert [other.id for other in specs["flex-cu128-base"].siblings] == [
+        "sdpa-cu128-base",
+        "flex-cu130-base",
+        "flex-cpu-base",
+    ]
+    assert not [other.id for spec in specs.values() for other in spec.siblings if other.platform == "rocm"]
+
+
+def test_a_spec_knows_the_gpus_that_its_platform_does_not_run_on() -> None:
+    """So that a start on a B300 says what it is, and which image runs there."""
+    spec = image_specs(OURS)["fa4-cu128"]
+    assert spec.architecture_of("10.3") == "blackwellultra"
+    assert "blackwellultra" not in spec.supported
+    assert "fa4-cu130" in [other.id for other in spec.siblings]
 
 
 def test_the_schema_refuses_unknown_keys() -> None:
     """So an editor underlines them."""
     schema = json.loads(render(SMALL, {}, README)["docker/images.schema.json"])
     assert schema["additionalProperties"] is False
-    assert schema["$defs"]["Image"]["additionalProperties"] is False
+    assert schema["$defs"]["Row"]["additionalProperties"] is False
     assert set(schema["required"]) >= {"project", "platforms", "images", "exclusions"}
 
 
@@ -217,17 +309,18 @@ def test_only_what_is_between_the_markers_changes_in_the_readme() -> None:
     text = render(SMALL, {}, README)["README.md"]
     assert text.startswith(f"# Before\n\n{BEGIN}\n")
     assert text.endswith(f"{END}\n\nafter\n")
-    assert "| `fa4-cu128` | fa4, sdpa | torch 2.10.0, flash-attn-4 4.0.0b36 | hopper |  |" in text
+    assert "| `fa4-cu128` | fa4, sdpa | torch 2.10.0, flash-attn-4 4.0.0b36 | hopper |  |  |" in text
     assert "GPU architectures: ampere (A100), hopper (H100).\n" in text
-    assert "| fa4 x cpu | unsupported: CUDA kernels only ([source](https://example.org/fa4)) | 2027-11-22 |" in text
+    assert "| cu128 | ampere | hopper |" in text
+    assert "| fa4 | no: 2 | `fa4-cu128` |" in text
+    assert "| 1 | fa4 x cpu | unsupported: CUDA kernels only ([source](https://example.org/fa4)) | 2027-11-22 |" in text
     assert "old" not in text
 
 
 def test_a_measured_size_is_in_the_table() -> None:
     """Only when it was measured."""
     text = (DATA / "valid.yaml").read_text(encoding="utf-8")
-    sized = "backends: [fa4, sdpa], size: {gigabytes: 7.95, measured: 2026-11-22}}"
-    matrix = load(text.replace("backends: [fa4, sdpa]}", sized))
+    matrix = load(text + "sizes: {fa4-cu128: {gigabytes: 7.95, measured: 2026-11-22}}\n")
     assert "| hopper | 7.95 GB |" in render(matrix, {}, README)["README.md"]
 
 
