@@ -15,6 +15,7 @@ from typing import Final
 from attn_matrix import engine
 from attn_matrix.bake import arguments
 from attn_matrix.build import Sources
+from attn_matrix.errors import UsageError
 from attn_matrix.model import Image, Matrix, lock_path, spec_path
 
 STAMP: Final = "attn/installed"
@@ -28,7 +29,15 @@ def check(root: Path, matrix: Matrix, image: Image, sources: Sources, argv: Sequ
 
 
 def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
-    """The environment of `image`: installed once for each state of the lock, its own files as they are now."""
+    """The environment of `image`: installed once for each state of the lock, its own files as they are now.
+
+    Without Axolotl, which no check needs. Raises UsageError for an image that holds what is compiled from source.
+    """
+    if compiled := ", ".join(matrix.compiled(image)):
+        raise UsageError(
+            f"{image.id} holds {compiled}, compiled from source: that takes a Docker Engine",
+            f"start one, or check an image without it: nox -s plan -- '*-{image.platform}-base'",
+        )
     venv = root / ".venv" / image.id
     lock = root / lock_path(image.platform)
     made_from = fingerprint(lock.read_text(encoding="utf-8"), arguments(matrix, image))
@@ -77,6 +86,7 @@ def variables(venv: Path, environment: Mapping[str, str]) -> dict[str, str]:
         "VIRTUAL_ENV": str(venv),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
+        "CUDA_CACHE_PATH": str(cache / "cuda"),
         "TORCH_CUDNN_SDPA_DEPRIORITIZED": environment.get("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1"),
         "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
         "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": str(cache / "fa4"),

@@ -22,7 +22,13 @@ from attn_matrix.load import FILE, read
 from attn_matrix.model import AXOLOTL, TORCH, Matrix, lock_path
 
 # The groups of pyproject.toml that have a lock, each with those that it is installed together with.
-GROUPS: Final = {"tools": (), "build": (), "host": (), "tests": ("host", "cpu"), "lint": ("host", "tests")}
+GROUPS: Final = {
+    "tools": (),
+    "build": (),
+    "host": ("cpu",),
+    "tests": ("host", "cpu"),
+    "lint": ("host", "tests"),
+}
 PYTHON: Final = "3.11"
 COMPILE: Final = ("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate")
 

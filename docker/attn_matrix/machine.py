@@ -86,7 +86,8 @@ def _driver(path: Path) -> str | None:
 def choose(matrix: Matrix, machine: Machine) -> Choice:
     """The image for the first GPU, or a CPU's: the fastest measured one that runs here, else the first in images.yaml.
 
-    Raises NothingFits.
+    One that is quick to build, if there is one: to check attention needs no Axolotl, and nobody waits hours for a
+    compiler unasked. Raises NothingFits.
     """
     if not machine.gpus:
         return _for_cpu(matrix)
@@ -96,6 +97,7 @@ def choose(matrix: Matrix, machine: Machine) -> Choice:
     if not fitting:
         reasons = (f"{name}: {reason}" for name, reason in refused.items())
         raise NothingFits(f"no image runs on {gpu.name} (driver {gpu.driver})", *reasons)
+    fitting = _quick(matrix, fitting)
     measured = [(_speed(baseline), image) for image in fitting if (baseline := _baseline(matrix, image, gpu))]
     if measured:
         image = max(measured, key=lambda pair: pair[0])[1]
@@ -107,7 +109,12 @@ def _for_cpu(matrix: Matrix) -> Choice:
     images = [image for image in matrix.images if matrix.platforms[image.platform].device == "cpu"]
     if not images:
         raise NothingFits("no GPU on this machine, and no image for a CPU in images.yaml")
-    return Choice(images[0], "no GPU on this machine")
+    return Choice(_quick(matrix, images)[0], "no GPU on this machine")
+
+
+def _quick(matrix: Matrix, images: list[Image]) -> list[Image]:
+    """Those without Axolotl that nothing is compiled from source for; all of them when there is none."""
+    return [image for image in images if not image.axolotl and not matrix.compiled(image)] or images
 
 
 def _refusal(matrix: Matrix, image: Image, gpu: Gpu) -> str | None:

@@ -106,4 +106,4 @@ def test_gpus_go_to_gpu_images_on_gpu_machines(name: str, here: machine.Machine,
 def test_run_wants_one_image(capsys: pytest.CaptureFixture[str]) -> None:
     """A glob that matches several is an error that lists them."""
     assert main(["run", "sdpa-*", "true"]) == 2
-    assert "matches sdpa-cpu, sdpa-cu128" in capsys.readouterr().err
+    assert "matches sdpa-cpu, sdpa-cpu-base, sdpa-cu128" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from attn_matrix import ROOT, engine, host_env
 from attn_matrix.build import Sources
+from attn_matrix.errors import UsageError
 from attn_matrix.load import FILE, read
 from attn_matrix.model import Image, Matrix, lock_path, spec_path
 
@@ -121,3 +122,11 @@ def test_the_environment_comes_first_on_path(tmp_path: Path) -> None:
     variables = host_env.variables(tmp_path, {"PATH": "/usr/bin"})
     assert variables["PATH"] == f"{tmp_path}/bin:/usr/bin"
     assert variables["VIRTUAL_ENV"] == str(tmp_path)
+
+
+def test_what_is_compiled_from_source_takes_an_engine(repository: Path, calls: list[list[str]]) -> None:
+    """No index has it: the error says what to do, before anything is installed."""
+    with pytest.raises(UsageError, match="fa2-cu128 holds flash-attn, compiled from source") as caught:
+        prepare(repository, image=next(image for image in MATRIX.images if image.id == "fa2-cu128"))
+    assert "Docker Engine" in caught.value.lines[0]
+    assert calls == []

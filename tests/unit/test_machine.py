@@ -92,3 +92,11 @@ def test_a_machine_without_a_driver_has_no_gpus(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(machine, "PROC", tmp_path / "none")
     assert machine.look() == Machine()
+
+
+def test_a_check_waits_for_no_compiler_and_no_trainer() -> None:
+    """Of the whole matrix: the fastest image that is quick to build, and on a CPU the one without Axolotl."""
+    whole = read(Path(__file__).parents[2] / "images.yaml")
+    h200 = Gpu("NVIDIA H200", "9.0", "580.159.04")
+    assert choose(whole, Machine((h200,))).image.id == "fa4-cu128-base"
+    assert choose(whole, Machine()).image.id == "sdpa-cpu-base"

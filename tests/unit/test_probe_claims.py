@@ -98,6 +98,19 @@ def test_features_are_claimed_by_chip() -> None:
     assert "softcap" not in blackwell.features
 
 
+def test_flash_attention_2_on_triton_serves_every_amd_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Radeons have no other of its kernels, and these have no sliding window."""
+    radeon, instinct = fa2.capabilities("gfx1100", triton=True), fa2.capabilities("gfx942", triton=True)
+    assert radeon is not None
+    assert instinct == radeon
+    assert not radeon.features & {"softcap", "window"}
+    assert fa2.capabilities((9, 0), triton=True) == fa2.capabilities((9, 0))
+    monkeypatch.setenv("FLASH_ATTENTION_TRITON_AMD_ENABLE", "true")
+    assert fa2.on_triton()
+    monkeypatch.setenv("FLASH_ATTENTION_TRITON_AMD_ENABLE", "")
+    assert not fa2.on_triton()
+
+
 def test_sdpas_kernels_are_claimed_by_chip() -> None:
     """Flash takes no mask; Turing has only the memory-efficient kernel; math is everywhere."""
     hopper = sdpa.kernel_capabilities((9, 0))

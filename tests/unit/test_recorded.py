@@ -14,7 +14,9 @@ REPORTS = sorted((Path(__file__).resolve().parents[1] / "data/reports").glob("*.
 
 def test_there_are_reports() -> None:
     """Of each backend that has run on a GPU."""
-    assert {f"{name}-cu128" for name in ("sdpa", "flex", "fa2", "fa4", "sage", "s2")} <= {path.stem.partition(".")[0] for path in REPORTS}
+    assert {f"{name}-cu128" for name in ("sdpa", "flex", "fa2", "fa4", "sage", "s2")} <= {
+        path.stem.partition(".")[0] for path in REPORTS
+    }
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.stem))

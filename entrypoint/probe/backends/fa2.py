@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ AMD_SOURCE = (
 def load(where: torch.device) -> Backend:
     """Raises ImportError, UnsupportedChip."""
     chip = hardware.chip_of(where)
-    claims = hardware.claims_on("fa2", chip, capabilities(chip), ("compute capability 8.0 on", *sorted(hardware.CDNA)))
+    serves = ("compute capability 8.0 on", *sorted(hardware.AMD if on_triton() else hardware.CDNA))
+    claims = hardware.claims_on("fa2", chip, capabilities(chip, triton=on_triton()), serves)
     package = importlib.import_module("flash_attn.flash_attn_interface")
     deterministic = Backend(
         name="fa2-deterministic",
@@ -40,7 +42,12 @@ def load(where: torch.device) -> Backend:
     )
 
 
-def capabilities(chip: hardware.Chip) -> Capabilities | None:
+def on_triton() -> bool:
+    """Whether flash-attn takes its Triton kernels on an AMD GPU, as its own variable says."""
+    return os.environ.get("FLASH_ATTENTION_TRITON_AMD_ENABLE", "").upper() == "TRUE"
+
+
+def capabilities(chip: hardware.Chip, *, triton: bool = False) -> Capabilities | None:
     """v has the head_dim of q and k. On AMD, softcap is not an argument of the kernels and would be ignored."""
     claims = Capabilities(
         dtypes=hardware.HALVES,
@@ -51,6 +58,9 @@ def capabilities(chip: hardware.Chip) -> Capabilities | None:
     )
     if hardware.at_least(chip, (8, 0)):
         return claims
+    if triton and chip in hardware.AMD:
+        features = claims.features - {"softcap", "window"}
+        return replace(claims, head_dims=hardware.same(64, 128), features=features, source=AMD_SOURCE, proved=("fake",))
     if chip in hardware.CDNA:
         features = claims.features - {"softcap"}
         return replace(claims, features=features, source=AMD_SOURCE, proved=("fake",))
