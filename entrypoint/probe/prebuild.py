@@ -149,18 +149,25 @@ def build(variant: Variant) -> tuple[float, float]:
     """
     import torch
     from flash_attn.cute import interface
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
     seconds: list[tuple[float, float]] = []
     for function in (interface.FlashAttnFunc, interface.FlashAttnVarlenFunc):
         function.apply = functools.partial(forward_backward, function, seconds)
-    with FakeTensorMode(), torch.no_grad():
+    with fake_tensors(), torch.no_grad():
         if isinstance(variant, Training):
             train(variant, interface)
         else:
             check(variant.case, kernels(loaded())[variant.backend])
     (both,) = seconds
     return both
+
+
+@functools.cache
+def fake_tensors() -> Any:
+    """One mode for all variants of a process: adapters keep tensors, such as cu_seqlens, and modes do not mix."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode()
 
 
 def forward_backward(function: Any, seconds: list[tuple[float, float]], *arguments: Any) -> tuple[Tensor, Tensor]:
