@@ -97,9 +97,13 @@ def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
 
 
 def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
-    """Images for many architectures come before those narrowed to one, and before those of all backends."""
+    """Images for many architectures come before those narrowed to one, and before those of all backends.
+
+    Only those that can train: nobody is sent to an image that is refused there.
+    """
     index: Index = defaultdict(list)
-    for image in sorted(images, key=lambda image: (image.combination == ALL, image.architecture is not None)):
+    trains = (image for image in images if matrix.gradients(image.default, image.platform))
+    for image in sorted(trains, key=lambda image: (image.combination == ALL, image.architecture is not None)):
         for architecture in matrix.supported(image) or (None,):
             for key in _keys(image):
                 index[(architecture, *key)].append(image)

@@ -7,7 +7,7 @@ from attn_matrix import engine
 
 from tests.engine.test_images import HARDENED, docker
 
-IMAGE = "axolotl-attn:fa4-cu128"
+IMAGE = "axolotl-attn:fa4-cu128-base"
 # What a start does, and then every call again that the image was built for.
 LOOK_UP_ALL = """
 import os, subprocess, sys
@@ -24,7 +24,7 @@ print("compiled", len(kernels_cache.compiled(os.environ)))
 def fa4(docker_engine: None) -> str:
     """The image's tag, or a skip."""
     if engine.identity(IMAGE) is None:
-        pytest.skip(f"needs the image {IMAGE}: nox -s build -- fa4-cu128")
+        pytest.skip(f"needs the image {IMAGE}: nox -s build -- fa4-cu128-base")
     return IMAGE
 
 
