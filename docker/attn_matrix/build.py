@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -186,10 +188,26 @@ def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
     bases = {target: used[base] for target, base in pinned.items()}
     builders = [f"--set={name}.args.BUILDER={sources.builder}" for name in wheels(matrix, images) if sources.builder]
     command = bake_command(names, bases, sources, revision(order.root))
+    started = datetime.now(UTC)
     code = engine.status([*command, *builders, *extra], cwd=order.root)
     if code:
-        hint = "no registry in reach: --base IMAGE takes one that the engine has; no package index: --wheelhouse DIR"
-        raise CommandFailed(f"building {', '.join(names)} failed (exit code {code}); the log is above", hint)
+        raise CommandFailed(
+            f"building {', '.join(names)} failed (exit code {code}); the end of the log is above",
+            *logs_of_failures(started),
+            "what was built stays in the builder's cache, so the next try goes on from there",
+            "no registry in reach: --base IMAGE takes one that the engine has; no package index: --wheelhouse DIR",
+        )
+
+
+def logs_of_failures(since: datetime) -> list[str]:
+    """How to read the whole log of each target that has failed since; empty where buildx (before 0.20) keeps none."""
+    try:
+        listed = engine.capture(["docker", "buildx", "history", "ls", "--format", "json"])
+    except CommandFailed:
+        return []
+    records = [json.loads(line) for line in listed.splitlines()]
+    failed = [r for r in records if r["status"] == "Error" and datetime.fromisoformat(r["created_at"]) >= since]
+    return [f"all of {r['name']}: docker buildx history logs {r['ref'].rpartition('/')[2]}" for r in failed]
 
 
 def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:

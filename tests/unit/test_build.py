@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from attn_matrix import ROOT, build, engine
 from attn_matrix.bake import OCI
-from attn_matrix.build import BaseUsed, Sources
+from attn_matrix.build import BaseUsed, Sources, logs_of_failures
 from attn_matrix.cli import main
-from attn_matrix.errors import StaleFiles, UsageError
+from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
 from attn_matrix.load import FILE, read
 from attn_matrix.render import BAKE, rendered, write
 from attn_matrix.select import pick
@@ -23,6 +25,8 @@ OURS = read(ROOT / FILE)
 PINNED = SMALL.bases["plain"]
 LOCAL = "sha256:" + "2" * 64
 Answers = Callable[..., None]
+# As BuildKit dates them, to the nanosecond.
+BEFORE, DURING = "2026-11-22T11:59:59.999999999Z", "2026-11-22T12:00:00.144332242Z"
 
 
 @pytest.fixture
@@ -277,3 +281,27 @@ def test_every_target_of_an_image_gets_the_base(told: list[str]) -> None:
     assert main(["build", "fa2-cu128", "--base", "own:1"]) == 0
     for name in ("torch-cu128", "axolotl-cu128", "fa2-wheel-cu128", "fa2-cu128"):
         assert f"--set={name}.args.BASE=own:1" in told
+
+
+def test_a_failed_target_names_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that failed since the build began; older failures and what went well are not of it."""
+    records = [
+        {"name": "main/docker (fa2-wheel)", "ref": "default/default/abc", "status": "Error", "created_at": DURING},
+        {"name": "main/docker (torch)", "ref": "default/default/def", "status": "Completed", "created_at": DURING},
+        {"name": "main/docker (image)", "ref": "default/default/ghi", "status": "Error", "created_at": BEFORE},
+    ]
+    listed = "".join(f"{json.dumps(record)}\n" for record in records)
+    monkeypatch.setattr(engine, "capture", lambda *_, **__: listed)
+    assert logs_of_failures(datetime(2026, 11, 22, 12, tzinfo=UTC)) == [
+        "all of main/docker (fa2-wheel): docker buildx history logs abc"
+    ]
+
+
+def test_an_older_buildx_keeps_no_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what it can without them."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise CommandFailed("unknown command: docker buildx history")
+
+    monkeypatch.setattr(engine, "capture", refuse)
+    assert logs_of_failures(datetime.now(UTC)) == []
