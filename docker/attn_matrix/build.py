@@ -174,6 +174,7 @@ def export(order: Order, into: Path, extra: Sequence[str] = ()) -> None:
     if not names:
         raise UsageError("--wheels: nothing in these images is compiled from source")
     to = into.resolve()
+    to.mkdir(parents=True, exist_ok=True)  # bake asks for leave to write to what is there, else to what it is in
     outputs = [f"--set={name}.output=type=local,dest={to / name}" for name in names]
     _bake(order, names, [f"--allow=fs.write={to}", *outputs, *extra])
 
@@ -195,7 +196,7 @@ def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
             f"building {', '.join(names)} failed (exit code {code}); the end of the log is above",
             *logs_of_failures(started),
             "what was built stays in the builder's cache, so the next try goes on from there",
-            "no registry in reach: --base IMAGE takes one that the engine has; no package index: --wheelhouse DIR",
+            "no registry in reach: --base and --builder take images that the engine has; no package index: --wheelhouse DIR",
         )
 
 
