@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from entrypoint.child import Child, cpus
+from entrypoint.child import Child
 from entrypoint.console import say
 from entrypoint.devices import Devices
+from entrypoint.limits import jobs
 from entrypoint.outcome import Outcome
 from entrypoint.report import Judged
 from entrypoint.settings import Settings
@@ -32,7 +33,7 @@ class Check:
     def run(self, devices: Devices) -> list[Judged]:
         """Check every device at once, within one time limit for all of them."""
         names = ["cpu"] if self._spec.device == "cpu" else [f"cuda:{index}" for index in range(devices.count)]
-        self._jobs = max(1, cpus() // len(names))
+        self._jobs = max(1, jobs() // len(names))
         results: dict[str, Outcome | Exception] = {}
         threads = [threading.Thread(target=self._check, args=(name, results), daemon=True) for name in names]
         for thread in threads:

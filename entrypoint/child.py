@@ -20,7 +20,6 @@ from entrypoint.outcome import LOG_TAIL, Outcome
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
-CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 
 OnEvent = Callable[[dict[str, Any]], bool]
 
@@ -131,16 +130,6 @@ def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
     # Threads of torch that wait by spinning tripled the check's time on a busy CPU; CMD's own setting is not touched.
     calm = {"OMP_WAIT_POLICY": environ.get("OMP_WAIT_POLICY", "passive")}
     return {**environ, **calm, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-
-
-def cpus() -> int:
-    """The processors that this container may use: those it is bound to, or its quota (control groups version 2)."""
-    bound = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CPU_MAX.read_text().split()
-        return max(1, min(bound, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return bound
 
 
 def _oom_kills() -> int:
