@@ -196,7 +196,7 @@ def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
             f"building {', '.join(names)} failed (exit code {code}); the end of the log is above",
             *logs_of_failures(started),
             "what was built stays in the builder's cache, so the next try goes on from there",
-            "no registry in reach: --base and --builder take images that the engine has; no package index: --wheelhouse DIR",
+            "no registry in reach: --base and --builder take the engine's images; no package index: --wheelhouse DIR",
         )
 
 
