@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from attn_matrix.forms import (
     Url,
     Version,
 )
+
+# How the id of an image without Axolotl ends, where the image itself holds it.
+BASE: Final = "-base"
 
 
 class Project(Model):
@@ -223,6 +226,11 @@ class Image:
     @property
     def combination(self) -> str:
         return self.id.partition("-")[0]
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the variant without Axolotl of an image that holds it."""
+        return self.id.endswith(BASE)
 
 
 class Exclusion(Model):

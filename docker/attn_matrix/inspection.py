@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from inside import facts
 
-from attn_matrix import engine
+from attn_matrix import engine, requirements
 from attn_matrix import inspection_rules as rules
 from attn_matrix.bake import OCI
 from attn_matrix.errors import CommandFailed
@@ -87,11 +87,11 @@ def present(matrix: Matrix, images: Sequence[Image], patterns: Sequence[str]) ->
 def inspect(root: Path, matrix: Matrix, image: Image) -> Inspected:
     """Everything about one image that the engine has. What cannot be looked at is a row that fails."""
     tag = matrix.tag(image)
-    rows: list[Row] = []
+    inside, rows = Inside(root, matrix, image), list[Row]()
     for name, check in CHECKS.items():
         engine.say(f"{image.id}: {name}")
         try:
-            rows += check(Inside(root, matrix, image))
+            rows += check(inside)
         except CommandFailed as error:
             last = error.lines[-1].splitlines()[-1:] or [error.lines[0]]
             rows.append(rules.failed(name, "the check itself", last[0]))
@@ -156,7 +156,7 @@ def gpu_code(image: Inside) -> Iterable[Row]:
 
 def installed(image: Inside) -> Iterator[Row]:
     found = facts.installed(image.run("installed", KERNELS))
-    lock = rules.locked((image.root / lock_path(image.matrix.lock(image.image))).read_text(encoding="utf-8"))
+    lock = requirements.versions((image.root / lock_path(image.matrix.lock(image.image))).read_text(encoding="utf-8"))
     yield from rules.versions(found.versions, lock, image.matrix.packages(image.image))
     yield from rules.recorded(found)
     yield from rules.flash_attention_4(image.matrix, image.image, found)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from inside.facts import Files, Installed, Library, Loads
-from inside.records import normalised
 
 from attn_matrix.bake import compiled_for
 from attn_matrix.model import AXOLOTL, TORCH, Image, Matrix
@@ -191,12 +190,6 @@ def _order(target: str) -> tuple[bool, int, str]:
 
 
 # ---- what is installed ----
-
-
-def locked(lock: str) -> dict[str, str]:
-    """The versions in a hashed requirements file, by normalised name; of what comes from an address, the address."""
-    found = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:==|@)\s*([^\s;\\]+)", lock, flags=re.MULTILINE)
-    return {normalised(name): version for name, version in found}
 
 
 def versions(installed: Mapping[str, str], lock: Mapping[str, str], pinned: Mapping[str, str]) -> Iterator[Row]:

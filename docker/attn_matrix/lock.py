@@ -19,7 +19,7 @@ from attn_matrix.errors import UsageError
 from attn_matrix.hints import did_you_mean
 from attn_matrix.host_env import torch_backend
 from attn_matrix.load import FILE, read
-from attn_matrix.model import AXOLOTL, TORCH, Matrix, lock_path
+from attn_matrix.model import TORCH, Matrix, lock_path, platform_of
 
 # The groups of pyproject.toml that have a lock, each with those that it is installed together with.
 GROUPS: Final = {
@@ -57,7 +57,7 @@ def _handle(arguments: Namespace) -> int:
 
 def lock(root: Path, matrix: Matrix, name: str, switches: Sequence[str] = ()) -> None:
     """Write the lock `name`. What it holds stays, hashes included, unless a pin changed. Raises CommandFailed."""
-    path, platform = root / lock_path(name), name.removesuffix(f"-{AXOLOTL}")
+    path, platform = root / lock_path(name), platform_of(name)
     requirements = "" if name in GROUPS else platform_requirements(matrix, name)
     given = group_switches(root, name) if name in GROUPS else platform_switches(root, matrix, name)
     engine.say(f"resolving {lock_path(name)}")
@@ -72,7 +72,7 @@ def lock(root: Path, matrix: Matrix, name: str, switches: Sequence[str] = ()) ->
 
 def platform_requirements(matrix: Matrix, name: str) -> str:
     """Everything that the lock `name` pins, resolved together: any image of the platform is a part of that."""
-    platform = name.removesuffix(f"-{AXOLOTL}")
+    platform = platform_of(name)
     wanted = {**matrix.locked(name), **matrix.platforms[platform].toolkit}
     return "".join(f"{requirement(matrix, platform, package, version)}\n" for package, version in wanted.items())
 
@@ -87,7 +87,7 @@ def platform_overrides(matrix: Matrix, name: str) -> str:
 
 
 def platform_switches(root: Path, matrix: Matrix, name: str) -> list[str]:
-    platform = matrix.platforms[name.removesuffix(f"-{AXOLOTL}")]
+    platform = matrix.platforms[platform_of(name)]
     others = [each for each in matrix.locks(name) if each != name] if name in matrix.platforms else []
     constraints = [f"--constraints={root / lock_path(other)}" for other in others]
     wheelhouse = default_wheelhouse(os.environ)

@@ -113,8 +113,8 @@ def _for_cpu(matrix: Matrix) -> Choice:
 
 
 def _quick(matrix: Matrix, images: list[Image]) -> list[Image]:
-    """Those without Axolotl that nothing is compiled from source for; all of them when there is none."""
-    return [image for image in images if not image.axolotl and not matrix.compiled(image)] or images
+    """Those that are quick to build; all of them when none is."""
+    return [image for image in images if matrix.quick(image)] or images
 
 
 def _refusal(matrix: Matrix, image: Image, gpu: Gpu) -> str | None:

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from attn_matrix.entries import (
+    BASE,
     Architecture,
     Backend,
     Base,
@@ -44,6 +45,7 @@ __all__ = [
     "Wheel",
     "axolotl_lock",
     "lock_path",
+    "platform_of",
     "spec_path",
 ]
 
@@ -81,7 +83,7 @@ class Tables(Model):
         axolotl = platform is not None and AXOLOTL in platform.pins
         for architecture in (row.architecture, *row.narrowed):
             narrow = "" if architecture == row.architecture else f"-{architecture}"
-            for base in ("", "-base") if axolotl else ("",):
+            for base in ("", BASE) if axolotl else ("",):
                 yield self._image(row, f"{row.id}{narrow}{base}", architecture, axolotl=axolotl and not base)
 
     def _image(self, row: Row, name: str, architecture: str | None, *, axolotl: bool) -> Image:
@@ -136,6 +138,10 @@ class Matrix(Tables):
     def base(self, image: Image) -> Base:
         return self.bases[self.platforms[image.platform].base]
 
+    def quick(self, image: Image) -> bool:
+        """Whether it is quick to build: nothing in it is compiled from source, and it is without Axolotl."""
+        return not image.axolotl and not self.compiled(image)
+
     def lock(self, image: Image) -> str:
         """The name of the lock that holds all of an image, but what is compiled from source."""
         return axolotl_lock(image.platform) if image.axolotl else image.platform
@@ -146,7 +152,7 @@ class Matrix(Tables):
 
     def locked(self, name: str) -> dict[str, str]:
         """The pins that the lock `name` holds: none of what is compiled from source, whose pin is hash or commit."""
-        platform = name.removesuffix(f"-{AXOLOTL}")
+        platform = platform_of(name)
         pins = self.platforms[platform].pins.items()
         held = {package: pin for package, pin in pins if not self.wheel(package, platform)}
         return {package: pin for package, pin in held.items() if package != AXOLOTL or name != platform}
@@ -190,6 +196,11 @@ def lock_path(name: str) -> str:
 def axolotl_lock(platform: str) -> str:
     """The name of the lock with Axolotl in it. It is one of its own, so that another Axolotl builds no torch again."""
     return f"{platform}-{AXOLOTL}"
+
+
+def platform_of(lock: str) -> str:
+    """The platform that the lock of this name is for."""
+    return lock.removesuffix(f"-{AXOLOTL}")
 
 
 def spec_path(image_id: str) -> str:

@@ -13,10 +13,11 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attn_matrix import requirements
 from attn_matrix.bake import bake_file
 from attn_matrix.errors import MatrixError, StaleFiles, UsageError
 from attn_matrix.load import FILE, read
-from attn_matrix.model import AXOLOTL, Matrix, lock_path, spec_path
+from attn_matrix.model import Matrix, lock_path, platform_of, spec_path
 from attn_matrix.specs import image_specs
 from attn_matrix.tables import BEGIN, END, insert
 from entrypoint.spec import BANNER, to_json
@@ -58,9 +59,7 @@ def _json(document: Any) -> str:
 
 def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
     """A line for each pin that the lock `name` does not hold."""
-    requirements = (line.split()[0].partition("==") for line in lock.splitlines() if line[:1].isalnum())
-    held = {package: version for package, _, version in requirements}
-    platform = name.removesuffix(f"-{AXOLOTL}")
+    held, platform = requirements.versions(lock), platform_of(name)
     return [
         f"{FILE}: platforms.{platform}.pins.{package}: {version} is pinned, but {lock_path(name)} has "
         f"{held.get(package, 'no version of it')}"

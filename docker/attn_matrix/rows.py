@@ -96,7 +96,7 @@ def _nowhere(tables: Tables, row: Row, here: Location) -> Iterator[Mistake]:
         return
     known = tables.platforms[row.platform].architectures
     for image in tables.variants(row):
-        if image.architecture in known and not image.id.endswith("-base") and not tables.supported(image):
+        if image.architecture in known and not image.is_base and not tables.supported(image):
             text = f"{row.default!r} has no kernels for {image.architecture!r} in {image.id!r}"
             yield Mistake((*here, "architecture" if row.architecture else "narrowed"), text)
 

@@ -105,8 +105,9 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def _handle(arguments: Namespace) -> int:
     matrix = read(arguments.root / FILE)
     engine.require()
-    here = present(matrix, pick(matrix, arguments.patterns), arguments.patterns)
-    every = [*here, *(image for image in matrix.images if image not in here)]
+    picked = pick(matrix, arguments.patterns)
+    here = present(matrix, picked, arguments.patterns)
+    every = [*here, *(image for image in matrix.images if image not in picked)]
     stacks = {image.id: stack for image in every if (stack := look(matrix.tag(image)))}
     sizes = measure(here, stacks)
     families = [family(name, sizes, stacks) for name in dict.fromkeys(size.platform for size in sizes)]

@@ -10,20 +10,19 @@ from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
 Index = dict[tuple[str | None, str | None, str | None], list[Image]]
-BASE = "-base"
 
 
 def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
     """The spec of every image, by id."""
     images = matrix.images
     indices = {base: _index(matrix, [image for image in images if _is(matrix, image, base)]) for base in (False, True)}
-    return {image.id: _spec(matrix, image, indices[image.id.endswith(BASE)]) for image in images}
+    return {image.id: _spec(matrix, image, indices[image.is_base]) for image in images}
 
 
 def _is(matrix: Matrix, image: Image, base: bool) -> bool:
     """Whether an image is a `-base` variant or not, or has no other one; none is, that cannot be built yet."""
     platform = matrix.platforms[image.platform]
-    return not platform.unlocked and (image.id.endswith(BASE) == base or AXOLOTL not in platform.pins)
+    return not platform.unlocked and (image.is_base == base or AXOLOTL not in platform.pins)
 
 
 def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:

@@ -15,10 +15,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from attn_matrix import engine
+from attn_matrix import ROOT, engine
 
 START: Final = "start"
 LAST: Final = frozenset({"done", "unusable"})
@@ -82,8 +81,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=12, help="how many of the longest steps are named")
     parser.add_argument("backends", nargs="+", metavar="BACKEND")
     options = parser.parse_args()
-    root = Path(__file__).resolve().parents[2]
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     for backend in options.backends:
         command = probe(sys.executable, backend, options.device, options.jobs)
         print("\n".join(rows(backend, [*spans(dated(command, environ))], options.top)), flush=True)

@@ -16,7 +16,7 @@ ENGINES: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "
 # Package managers and builds leave things here. In their place a directory may stay.
 LEFT: Final = re.compile(
     r"^(/root/\.cache/|/home/[^/]+/\.cache/|/var/lib/apt/lists/|/var/cache/(apt|attn|ldconfig)|/tmp/|/var/tmp/"
-    r"|/var/log/(apt/|dpkg)|/run/(lock\.txt|tools\.txt|uv$|wheelhouse|install-locked|apt-install))"
+    r"|/var/log/(apt/|dpkg)|/run/)"
 )
 SETTINGS: Final = frozenset({"pip.conf", "uv.toml", ".pypirc", ".netrc", ".npmrc", ".condarc", ".wgetrc", ".curlrc"})
 PROXY: Final = re.compile(r"^\s*[^/#\s].*(Proxy|Verify-Peer|CAInfo)", re.IGNORECASE | re.MULTILINE)

@@ -14,15 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
-# Where each backend that compiles just in time keeps what it compiled; S2 runs on FlexAttention.
-CACHES: Final = {
-    "flex": "TORCHINDUCTOR_CACHE_DIR",
-    "s2": "TORCHINDUCTOR_CACHE_DIR",
-    "fa4": "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR",
-}
+from entrypoint.probe import backends
+
 # About as many as FlexAttention has variants; each takes half a gigabyte of the GPU meanwhile.
 MOST: Final = 12
 
@@ -76,8 +71,8 @@ def start(backend: str, device: str, jobs: int, environ: Mapping[str, str]) -> H
 
 def is_cold(backend: str, environ: Mapping[str, str]) -> bool:
     """Whether the backend compiles just in time, and the directory of its cache holds no file yet."""
-    directory = environ.get(CACHES.get(backend, ""))
-    return bool(directory) and not any(files for _, _, files in os.walk(Path(str(directory))))
+    directory = environ.get(backends.cache_variable(backend) or "")
+    return bool(directory) and not any(files for _, _, files in os.walk(str(directory)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     said = os.fdopen(os.dup(1), "w")  # libraries may print; our output is the ids alone
     os.dup2(2, 1)
-    from entrypoint.probe import backends, calls, device, memory, plan
+    from entrypoint.probe import calls, device, memory, plan
 
     index, count = map(int, options.share.split("/"))
     where = device.open_device(options.device)

@@ -124,7 +124,7 @@ def aim(arch: str, directory: Path) -> None:
         "FLASH_ATTENTION_ARCH": arch,
         "FLASH_ATTENTION_NUM_SMS": str(target.multiprocessors),
         "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
-        "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": str(directory),
+        fa4.CACHE: str(directory),
         "CUTE_DSL_ARCH": target.compiles_to,
     }
     warnings.simplefilter("ignore")

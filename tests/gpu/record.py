@@ -54,7 +54,12 @@ def with_one_kernel(kernel: str, folder: Path) -> dict[str, str]:
     off = "".join(
         f"torch.backends.cuda.enable_{switch}(False)\n" for name, switch in SWITCHES.items() if name != kernel
     )
-    (folder / "sitecustomize.py").write_text(f"import torch\n{off}")
+    return with_startup(f"import torch\n{off}", folder)
+
+
+def with_startup(code: str, folder: Path) -> dict[str, str]:
+    """An environment in which every Python runs `code` first; `folder` is where it is kept."""
+    (folder / "sitecustomize.py").write_text(code)
     paths = [str(folder), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 

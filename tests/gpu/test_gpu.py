@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.record import check
+from tests.gpu.record import check, with_startup
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and a torch that sees it")
@@ -34,7 +34,7 @@ def importable(name: str) -> bool:
 def patched(folder: Path, body: str) -> dict[str, str]:
     """An environment in which torch's attention is `broken(real, q, k, v, **kwargs)` with this body."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
-    (folder / "sitecustomize.py").write_text(
+    code = (
         "import os, time\n"
         "import torch\n"
         "import torch.nn.functional as F\n"
@@ -42,8 +42,7 @@ def patched(folder: Path, body: str) -> dict[str, str]:
         f"def broken(q, k, v, **kwargs):\n{lines}\n"
         "F.scaled_dot_product_attention = broken\n"
     )
-    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return with_startup(code, folder)
 
 
 @pytest.mark.parametrize("backend", NEEDS)

@@ -196,7 +196,13 @@ def looked_at(paths: Mapping[str, int], size: int = 1) -> facts.Files:
 def test_what_builds_leave_behind_is_found() -> None:
     """Caches, lists, logs and mount points; an empty lock file of apt's own is none."""
     regular = stat.S_IFREG | 0o644
-    left = ["/root/.cache/pip/http/x", "/home/attn/.cache/uv/y", "/var/lib/apt/lists/deb_Packages", "/tmp/out.txt"]
+    left = [
+        "/root/.cache/pip/http/x",
+        "/home/attn/.cache/uv/y",
+        "/var/lib/apt/lists/deb_Packages",
+        "/tmp/out.txt",
+        "/run/strip",
+    ]
     fine = ["/home/attn/.bashrc", "/var/lib/dpkg/status", "/opt/venv/lib/x.py"]
 
     assert looked_at(dict.fromkeys([*left, *fine], regular)).left == tuple(left)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from attn_matrix import ROOT, engine, inspection
+from attn_matrix import ROOT, engine, inspection, requirements
 from attn_matrix import inspection_rules as rules
 from attn_matrix.bake import OCI
 from attn_matrix.errors import CommandFailed
@@ -159,7 +159,7 @@ wheel @ https://example.invalid/wheel-1.0.whl
 
 def test_a_lock_is_read() -> None:
     """Extras, markers, hashes and addresses; names as everybody writes them."""
-    assert rules.locked(LOCK) == {
+    assert requirements.versions(LOCK) == {
         "axolotl": "0.16.1",
         "torch": "2.10.0",
         "typing-extensions": "4.16.0",
@@ -170,7 +170,7 @@ def test_a_lock_is_read() -> None:
 def test_versions_are_those_of_the_lock() -> None:
     """Another version, one that is in no lock, a pinned one that is missing: a row each."""
     installed = {"torch": "2.10.0", "typing-extensions": "4.15.0", "pip": "26.0", "wheel": "1.0"}
-    rows = list(rules.versions(installed, rules.locked(LOCK), {"torch": "2.10.0", "xformers": "0.0.35"}))
+    rows = list(rules.versions(installed, requirements.versions(LOCK), {"torch": "2.10.0", "xformers": "0.0.35"}))
 
     assert verdicts(rows) == {"typing-extensions": "fail", "unknown": "fail", "xformers": "fail", "versions": "pass"}
     assert reasons(rows) == [
@@ -184,7 +184,7 @@ def test_an_image_without_axolotl_is_without_it() -> None:
     """The lock knows it, and a `-base` image must not hold it."""
     installed = {"torch": "2.10.0", "axolotl": "0.16.1"}
 
-    assert reasons(rules.versions(installed, rules.locked(LOCK), {"torch": "2.10.0"})) == [
+    assert reasons(rules.versions(installed, requirements.versions(LOCK), {"torch": "2.10.0"})) == [
         "is installed, and this image is one without it"
     ]
 

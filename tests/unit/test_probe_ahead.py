@@ -25,6 +25,12 @@ def test_a_cache_without_a_file_is_cold(tmp_path: Path) -> None:
     assert not ahead.is_cold("flex", {CACHE: str(tmp_path / "empty")})
 
 
+def test_a_backend_says_itself_where_its_cache_is() -> None:
+    """S2 runs on FlexAttention; what is not named here is compiled already."""
+    variables = {name: variable for name in backends.NAMES if (variable := backends.cache_variable(name))}
+    assert variables == {"flex": CACHE, "s2": CACHE, "fa4": "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"}
+
+
 @pytest.mark.parametrize(("backend", "environ"), [("sdpa", {CACHE: "/nowhere"}), ("flex", {}), ("flex", {CACHE: ""})])
 def test_where_nothing_would_be_kept_nothing_is_cold(backend: str, environ: dict[str, str]) -> None:
     """A backend that is compiled already, and one whose helpers' work nobody would find."""

@@ -97,6 +97,7 @@ class Adapter(Protocol):
     """What a module of this package provides. `KERNELS`: regular expressions, searched in the profiler's names.
 
     A module may also have `VARIANTS`, the same for each of the backend's forced kernels that has kernels of its own.
+    `CACHE` is the environment variable with the directory where one that compiles just in time keeps what it made.
     """
 
     KERNELS: tuple[str, ...]
@@ -134,6 +135,12 @@ def variant_rules(name: str) -> Mapping[str, re.Pattern[str]]:
     """For each forced kernel of a backend the pattern that its kernels' names match; empty for most backends."""
     variants: Mapping[str, tuple[str, ...]] = getattr(_adapter(name), "VARIANTS", {})
     return {variant: re.compile("|".join(rules)) for variant, rules in variants.items()}
+
+
+def cache_variable(name: str) -> str | None:
+    """The variable with the directory of a backend's own compiler cache; None for one that is compiled already."""
+    variable: str | None = getattr(_adapter(name), "CACHE", None)
+    return variable
 
 
 def _adapter(name: str) -> Adapter:

@@ -28,11 +28,8 @@ def load(where: torch.device) -> Backend:
     serves = ("compute capability 8.0 on", *sorted(hardware.AMD if on_triton() else hardware.CDNA))
     claims = hardware.claims_on("fa2", chip, capabilities(chip, triton=on_triton()), serves)
     package = importlib.import_module("flash_attn.flash_attn_interface")
-    deterministic = Backend(
-        name="fa2-deterministic",
-        attention=flash.adapt(package, flash.common_options, deterministic=True),
-        capabilities=flash.deterministic_claims(claims, widest=256),
-    )
+    repeatable = flash.adapt(package, flash.common_options, deterministic=True)
+    deterministic = flash.deterministic("fa2", repeatable, claims, widest=256)
     return Backend(
         name="fa2",
         attention=flash.adapt(package, flash.common_options),

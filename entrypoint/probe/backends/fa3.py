@@ -34,11 +34,8 @@ def load(where: torch.device) -> Backend:
     # v2.8.3 gives no logsumexp.
     gives_logsumexp = "return_attn_probs" in inspect.signature(package.flash_attn_func).parameters
     logsumexp = flash.adapt_logsumexp(package, flash.common_options, return_attn_probs=True)
-    deterministic = Backend(
-        name="fa3-deterministic",
-        attention=flash.adapt(package, flash.common_options, deterministic=True),
-        capabilities=flash.deterministic_claims(claims, widest=192),
-    )
+    repeatable = flash.adapt(package, flash.common_options, deterministic=True)
+    deterministic = flash.deterministic("fa3", repeatable, claims, widest=192)
     return Backend(
         name="fa3",
         attention=flash.adapt(package, flash.common_options),

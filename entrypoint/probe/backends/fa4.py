@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_object_at__...
 KERNELS = (r"flash_attn_?cute", r"FlashAttention(Forward|Backward)")
 
+CACHE = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"
+
 DISTRIBUTION = "flash-attn-4"
 SOURCE = (
     "flash-attn-4 4.0.0b36: flash_attn/cute/interface.py (_validate_head_dims, _flash_attn_bwd); tests/cute skips "
@@ -31,12 +33,14 @@ def load(where: torch.device) -> Backend:
     if problems := ownership.problems("flash_attn.cute", DISTRIBUTION):
         raise ImportError(f"flash_attn.cute is not as {DISTRIBUTION} installed it: {'; '.join(problems[:3])}")
     package = importlib.import_module("flash_attn.cute")
+    # Its tests leave head_dim 256 out of this mode.
+    deterministic = flash.deterministic("fa4", adapt(package, deterministic=True), claims, widest=192)
     return Backend(
         name="fa4",
         attention=adapt(package),
         capabilities=claims,
         logsumexp=flash.adapt_logsumexp(package, options, return_lse=True),
-        kernels={"deterministic": deterministic(package, claims)} if not hardware.at_least(chip, (12, 0)) else {},
+        kernels={"deterministic": deterministic} if not hardware.at_least(chip, (12, 0)) else {},
     )
 
 
@@ -87,12 +91,3 @@ def expanded(arguments: Arguments) -> Arguments:
     if arguments.k.shape[-1] == arguments.v.shape[-1]:
         return arguments
     return replace(arguments, k=tensors.expand_kv(arguments.k, heads), v=tensors.expand_kv(arguments.v, heads))
-
-
-def deterministic(package: Any, claims: Capabilities) -> Backend:
-    """The same with a deterministic backward, which its tests leave out for head_dim 256."""
-    return Backend(
-        name="fa4-deterministic",
-        attention=adapt(package, deterministic=True),
-        capabilities=flash.deterministic_claims(claims, widest=192),
-    )

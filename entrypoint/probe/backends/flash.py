@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from entrypoint.probe.backends import Arguments, Attention, Capabilities, tensors
+from entrypoint.probe.backends import Arguments, Attention, Backend, Capabilities, tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,13 +50,14 @@ def adapt_logsumexp(package: Any, options: Options, **fixed: object) -> Attentio
     return logsumexp
 
 
-def deterministic_claims(claims: Capabilities, widest: int) -> Capabilities:
-    """The claims of the mode whose backward gives the same bits every time, up to a head_dim."""
-    return replace(
+def deterministic(name: str, attention: Attention, claims: Capabilities, widest: int) -> Backend:
+    """The mode of a backend whose backward gives the same bits every time, up to a head_dim."""
+    claims = replace(
         claims,
         head_dims=tuple(pair for pair in claims.head_dims if max(pair) <= widest),
         features=(claims.features - {"logsumexp"}) | {"deterministic"},
     )
+    return Backend(name=f"{name}-deterministic", attention=attention, capabilities=claims)
 
 
 def call(package: Any, arguments: Arguments, options: dict[str, Any]) -> Any:
