@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.child import Child
+from entrypoint.choice import chosen, fallback, fits
 from entrypoint.console import say
 from entrypoint.devices import Devices
+from entrypoint.judge.verdict import judge
 from entrypoint.limits import jobs
 from entrypoint.outcome import Outcome
 from entrypoint.report import Judged
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, ImageSpec
-from entrypoint.verdict import chosen, fallback, fits, judge
 
 
 class Check:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from entrypoint import cache, kernels_cache, launch
+from entrypoint.choice import refuse_early
 from entrypoint.console import say, write
 from entrypoint.devices import Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
-from entrypoint.finding import Code, Finding
+from entrypoint.judge.finding import Code, Finding
 from entrypoint.report import build, to_json
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.text import summary, to_text
-from entrypoint.verdict import refuse_early
 
 HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from entrypoint.budgets import weigh_case
-from entrypoint.finding import Code, Finding, rank
+from entrypoint.judge.budgets import weigh_case
+from entrypoint.judge.finding import Code, Finding, rank
+from entrypoint.judge.speed import floor_of, gpu_of, of_matmul
+from entrypoint.judge.verdict import conduct_of, lacks_gradient, notes_of, worst_of
 from entrypoint.outcome import Outcome
 from entrypoint.spec import ImageSpec
-from entrypoint.speed import floor_of, gpu_of, of_matmul
-from entrypoint.verdict import conduct_of, lacks_gradient, notes_of, worst_of
 
 REPORT_SCHEMA: Final = 1
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from entrypoint.console import NAME
-from entrypoint.health import held_back, state
+from entrypoint.judge.health import held_back, state
 from entrypoint.report import Report, devices
 
 SUMMARY_BYTES: Final = 4096

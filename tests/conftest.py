@@ -9,8 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from attn_matrix import engine
 from attn_matrix.errors import EngineMissing
+from attn_matrix.host import engine
 
 ROOT = Path(__file__).resolve().parents[1]
 # CI promises an engine (.ci/run starts one), so that a test which finds none fails there.

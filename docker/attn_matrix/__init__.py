@@ -1,7 +1,8 @@
 """The host side of axolotl-attn: images.yaml parsed once, then planned, rendered, built and run.
 
-Start with `model` (what images.yaml says), `load` (how it is read), `render` (what is generated from it) and `engine`
-(the only door to Docker). Nothing here imports torch.
+Four rooms, each of which imports only those before it: `matrix` (what images.yaml says), `rendered` (what is made from
+it), `host` (what this machine offers; `engine` is the only door to other programs) and `commands`. Nothing here imports
+torch.
 """
 
 from pathlib import Path

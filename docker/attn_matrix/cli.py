@@ -55,7 +55,7 @@ def _parser(given: Sequence[str]) -> ArgumentParser:
     chosen = next((argument for argument in given if argument in COMMANDS), None)
     for name, summary in COMMANDS.items():
         if name == chosen:
-            import_module(f"attn_matrix.{MODULES.get(name, name)}").add_parser(commands)
+            import_module(f"attn_matrix.commands.{MODULES.get(name, name)}").add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
     return parser

@@ -92,7 +92,7 @@ def stub(distributions: list[metadata.Distribution]) -> list[str]:
     """What is wrong with flash_attn.cute, by the image's own check; nothing without flash-attn-4."""
     if not any(records.normalised(each.metadata["Name"]) == "flash-attn-4" for each in distributions):
         return []
-    from entrypoint.probe import ownership
+    from entrypoint.probe.fa4 import ownership
 
     return ownership.problems("flash_attn.cute", "flash-attn-4")
 

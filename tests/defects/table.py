@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from entrypoint.judge.verdict import conduct_of, worst_of
 from entrypoint.probe import accuracy, cases, memory
 from entrypoint.probe.backends import Backend
-from entrypoint.verdict import conduct_of, worst_of
 from tests.defects.seeded import wrong_kernels
 from tests.unit.wrong_kernels import EVERYTHING
 

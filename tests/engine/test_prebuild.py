@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from attn_matrix import engine
+from attn_matrix.host import engine
 
 from tests.engine.test_images import HARDENED, docker
 
@@ -14,7 +14,7 @@ import os, subprocess, sys
 from pathlib import Path
 from entrypoint import kernels_cache
 print("said", kernels_cache.seed(Path("/opt/attn"), os.environ))
-prebuild = [sys.executable, "-P", "-m", "entrypoint.probe.prebuild", "--out", os.environ[kernels_cache.DIRECTORY]]
+prebuild = [sys.executable, "-P", "-m", "entrypoint.probe.fa4.prebuild", "--out", os.environ[kernels_cache.DIRECTORY]]
 subprocess.run([*prebuild, "--arch", "sm_90", "--head-dims", *sys.argv[1:]], check=True)
 print("compiled", len(kernels_cache.compiled(os.environ)))
 """

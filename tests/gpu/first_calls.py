@@ -32,7 +32,14 @@ def main() -> None:
         call(options.call)
         return
     if not (options.home / PREBUILT).is_dir():
-        prebuild = ("-m", "entrypoint.probe.prebuild", "--out", str(options.home / PREBUILT), "--arch", options.arch)
+        prebuild = (
+            "-m",
+            "entrypoint.probe.fa4.prebuild",
+            "--out",
+            str(options.home / PREBUILT),
+            "--arch",
+            options.arch,
+        )
         python(*prebuild, CUDA_VISIBLE_DEVICES="")
     for home, name in ((Path(os.devnull), "empty cache"), (options.home, "prebuilt")):
         for variant in VARIANTS:
@@ -61,7 +68,7 @@ def call(name: str) -> None:
     import torch
     from flash_attn.cute import interface
 
-    from entrypoint.probe import prebuild
+    from entrypoint.probe.fa4 import prebuild
 
     variant = next(each for each in prebuild.training([(64, 64), (128, 128)]) if each.id == name)
     torch.zeros(1, device="cuda")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from entrypoint.budgets import weigh_case
+from entrypoint.judge.budgets import weigh_case
 from entrypoint.probe import accuracy, backends, device, facts, memory, plan
 
 # Seeds of the check itself are below.

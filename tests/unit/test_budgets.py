@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.budgets import DESIGNED, LSE, MULTIPLE, RELATIVE, ROUNDOFF, weigh, weigh_case
+from entrypoint.judge.budgets import DESIGNED, LSE, MULTIPLE, RELATIVE, ROUNDOFF, weigh, weigh_case
 
 HEALTHY: dict[str, Any] = {"error": 0.008, "baseline": 0.01, "relative": 0.002, "scale": 4.0, "finite": True}
 

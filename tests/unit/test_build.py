@@ -9,15 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from attn_matrix import ROOT, build, engine
-from attn_matrix.bake import OCI
-from attn_matrix.build import BaseUsed, Sources, logs_of_failures
+from attn_matrix import ROOT
 from attn_matrix.cli import main
+from attn_matrix.commands import build
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
-from attn_matrix.load import FILE, read
-from attn_matrix.render import BAKE, rendered, write
-from attn_matrix.select import pick
-from attn_matrix.tables import BEGIN, END
+from attn_matrix.host import engine, images, sources
+from attn_matrix.host.images import logs_of_failures
+from attn_matrix.host.sources import BaseUsed, Sources
+from attn_matrix.matrix.load import FILE, read
+from attn_matrix.matrix.select import pick
+from attn_matrix.rendered.bake import OCI
+from attn_matrix.rendered.files import BAKE, rendered, write
+from attn_matrix.rendered.tables import BEGIN, END
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")
@@ -43,7 +46,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 def test_the_pinned_base_is_the_default(answers: Answers) -> None:
     """An image of the same tag in the engine is not enough: nobody asked for it."""
     answers({PINNED.image: LOCAL})
-    assert build.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
+    assert sources.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
 
 
 @pytest.mark.parametrize(
@@ -57,13 +60,13 @@ def test_the_pinned_base_is_the_default(answers: Answers) -> None:
 def test_local_base_keeps_the_pin_where_it_can(answers: Answers, images: dict[str, str], registry: bool) -> None:
     """The engine has the pinned image, or a registry does, or there is nothing to fall back to."""
     answers(images, registry=registry)
-    assert build.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
+    assert sources.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
 
 
 def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     """No registry, and the engine has the tag: that is used, said on stderr, and its own digest goes into the label."""
     answers({PINNED.image: LOCAL})
-    used = build.base_used(PINNED, Sources(local_base=True))
+    used = sources.base_used(PINNED, Sources(local_base=True))
     assert used == BaseUsed(PINNED.image, PINNED.image, LOCAL)
     assert "NOT THE PINNED BASE" in capsys.readouterr().err
     assert f"labels.{OCI}.base.digest={LOCAL}" in used.settings()
@@ -76,13 +79,13 @@ def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: p
 def test_a_base_that_is_asked_for(answers: Answers, reference: str, name: str, digest: str) -> None:
     """Its digest is the reference's own, else the engine's, else unknown: never the pinned one's."""
     answers({"own:1": LOCAL})
-    assert build.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
+    assert sources.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
 
 
 def test_the_command_names_file_targets_and_base() -> None:
     """Bake loads what it builds, and each target gets its own base."""
     bases = {"a-cpu": BaseUsed("x:1", "x:1", "d1"), "b-cpu": BaseUsed("y:1", "y:1", "d2")}
-    command = build.bake_command(["a-cpu", "b-cpu"], bases, Sources(), None)
+    command = images.bake_command(["a-cpu", "b-cpu"], bases, Sources(), None)
     assert command[:5] == ["docker", "buildx", "bake", "--file", BAKE]
     assert command[-2:] == ["a-cpu", "b-cpu"]
     assert {"--set=a-cpu.args.BASE=x:1", "--set=b-cpu.args.BASE=y:1"} < set(command)
@@ -91,7 +94,7 @@ def test_the_command_names_file_targets_and_base() -> None:
 
 def test_wheels_and_certificates_are_allowed_and_named(tmp_path: Path) -> None:
     """A named context and a secret; bake reads neither from outside of the tree without being allowed to."""
-    command = build.bake_command([], {}, Sources(wheelhouse=tmp_path, ca=tmp_path / "ca.pem"), None)
+    command = images.bake_command([], {}, Sources(wheelhouse=tmp_path, ca=tmp_path / "ca.pem"), None)
     assert f"--set=*.contexts.wheelhouse={tmp_path}" in command
     assert f"--set=*.secrets=id=ca,src={tmp_path / 'ca.pem'}" in command
     assert {f"--allow=fs.read={tmp_path}", f"--allow=fs.read={tmp_path / 'ca.pem'}"} < set(command)
@@ -99,28 +102,28 @@ def test_wheels_and_certificates_are_allowed_and_named(tmp_path: Path) -> None:
 
 def test_the_revision_is_a_label_and_no_argument() -> None:
     """An argument would build every layer again at each commit."""
-    command = build.bake_command([], {}, Sources(), "abc-dirty")
+    command = images.bake_command([], {}, Sources(), "abc-dirty")
     assert [argument for argument in command if "abc-dirty" in argument] == [f"--set=*.labels.{OCI}.revision=abc-dirty"]
 
 
 def test_outside_of_a_checkout_there_is_no_revision(tmp_path: Path) -> None:
     """A tree that was downloaded as an archive builds too."""
-    assert build.revision(tmp_path) is None
+    assert images.revision(tmp_path) is None
 
 
 def test_pip_find_links_is_a_wheelhouse_when_it_is_a_directory(tmp_path: Path) -> None:
     """pip also takes links there, and those are none."""
-    assert build.default_wheelhouse({"PIP_FIND_LINKS": str(tmp_path)}) == tmp_path
-    assert build.default_wheelhouse({"PIP_FIND_LINKS": "https://example.org/wheels"}) is None
-    assert build.default_wheelhouse({}) is None
+    assert sources.default_wheelhouse({"PIP_FIND_LINKS": str(tmp_path)}) == tmp_path
+    assert sources.default_wheelhouse({"PIP_FIND_LINKS": "https://example.org/wheels"}) is None
+    assert sources.default_wheelhouse({}) is None
 
 
 def test_ssl_cert_file_is_the_bundle_when_it_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said, since it was not asked for."""
     bundle = tmp_path / "ca.pem"
-    assert build.default_bundle({"SSL_CERT_FILE": str(bundle)}) is None
+    assert sources.default_bundle({"SSL_CERT_FILE": str(bundle)}) is None
     bundle.touch()
-    assert build.default_bundle({"SSL_CERT_FILE": str(bundle)}) == bundle
+    assert sources.default_bundle({"SSL_CERT_FILE": str(bundle)}) == bundle
     assert f"{bundle} (from SSL_CERT_FILE)" in capsys.readouterr().err
 
 
@@ -136,18 +139,18 @@ def repository(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [BAKE, "docker/specs/fa4-cu128.json"])
 def test_a_stale_file_is_not_built_from(repository: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The image would not be what images.yaml says."""
-    build.require_fresh(repository, SMALL)
+    images.require_fresh(repository, SMALL)
     (repository / name).write_text("{}", encoding="utf-8")
     monkeypatch.setattr(engine, "require", lambda: None)
     monkeypatch.setattr(engine, "status", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(StaleFiles, match=rf"{name} is not what images\.yaml says(.|\n)*nox -s render"):
-        build.build(repository, SMALL, SMALL.images, Sources())
+        images.build(repository, SMALL, SMALL.images, Sources())
 
 
 def test_a_stale_readme_keeps_nobody_from_building(repository: Path) -> None:
     """The builder never sees it."""
     (repository / "README.md").write_text("", encoding="utf-8")
-    build.require_fresh(repository, SMALL)
+    images.require_fresh(repository, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_platform_without_a_lock_is_not_built(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine, "require", lambda: None)
     monkeypatch.setattr(engine, "status", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(UsageError, match=r"^sdpa-rocm, sdpa-rocm-base: cannot be built yet: .*nox -s lock -- rocm"):
-        build.build(ROOT, OURS, pick(OURS, ["sdpa-rocm*"]), Sources())
+        images.build(ROOT, OURS, pick(OURS, ["sdpa-rocm*"]), Sources())
 
 
 @pytest.fixture
@@ -232,7 +235,7 @@ def told(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> list[str]:
     calls: list[str] = []
     answers({})
     monkeypatch.setattr(engine, "require", lambda: None)
-    monkeypatch.setattr(build, "require_fresh", lambda *_: None)
+    monkeypatch.setattr(images, "require_fresh", lambda *_: None)
 
     def status(command: list[str], **_: object) -> int:
         calls.extend(command)
@@ -263,7 +266,7 @@ def test_compiled_wheels_are_used_instead_of_compiling(told: list[str], tmp_path
     folder = tmp_path / "fa2-wheel-cu128"
     folder.mkdir()
     with pytest.raises(UsageError, match="has no wheel of fa2-wheel-cu128"):
-        build.build(ROOT, OURS, pick(OURS, ["fa2-cu128"]), Sources(compiled=tmp_path))
+        images.build(ROOT, OURS, pick(OURS, ["fa2-cu128"]), Sources(compiled=tmp_path))
     (folder / "flash_attn-2-cp311-cp311-linux_x86_64.whl").touch()
     assert main(["build", "fa2-cu128", "--compiled", str(tmp_path)]) == 0
     assert f"--set=fa2-cu128.contexts.fa2={folder}" in told

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from attn_matrix import check, engine, host_env, machine
 from attn_matrix.cli import main
+from attn_matrix.commands import check
 from attn_matrix.errors import EngineMissing
-from attn_matrix.load import read
-from attn_matrix.run import attn_variables, pick_one, wants_gpus
+from attn_matrix.host import engine, environment, machine
+from attn_matrix.host.container import attn_variables, wants_gpus
+from attn_matrix.matrix.load import read
+from attn_matrix.matrix.select import pick_one
 
 SMALL = read(Path(__file__).parents[1] / "data/valid.yaml")
 GPU = machine.Machine((machine.Gpu("NVIDIA H100", "9.0", "580.1"),))
@@ -50,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         seen.append(request)
         return 94
 
-    monkeypatch.setattr(host_env, "check", in_environment)
+    monkeypatch.setattr(environment, "check", in_environment)
     monkeypatch.setattr(engine, "run", in_container)
     monkeypatch.setattr(check, "build", lambda *_: None)
     return seen

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from attn_matrix import ROOT, engine
+from attn_matrix import ROOT
 from attn_matrix.errors import CommandFailed, EngineMissing
+from attn_matrix.host import engine
 
 Programs = Callable[..., Path]
 
@@ -137,7 +138,7 @@ def test_a_request_reads_as_the_docker_run_that_repeats_it() -> None:
 
 PARENT = """
 import sys
-from attn_matrix import engine
+from attn_matrix.host import engine
 print("code", engine.status([sys.executable, "-c", CHILD]), flush=True)
 """
 POLITE = """

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from attn_matrix import ROOT, engine, inspection, requirements
-from attn_matrix import inspection_rules as rules
-from attn_matrix.bake import OCI
+from attn_matrix import ROOT
+from attn_matrix.commands import inspection
+from attn_matrix.commands import inspection_rules as rules
+from attn_matrix.commands.inspection_rules import Claim, Row
 from attn_matrix.errors import CommandFailed
-from attn_matrix.inspection_rules import Claim, Row
-from attn_matrix.load import FILE, read
-from attn_matrix.model import Image, Matrix
+from attn_matrix.host import engine
+from attn_matrix.matrix.load import FILE, read
+from attn_matrix.matrix.model import Image, Matrix
+from attn_matrix.rendered import requirements
+from attn_matrix.rendered.bake import OCI
 from inside.facts import Files, Installed, Library, Load, Loads
 
 

@@ -7,11 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from attn_matrix import ROOT, engine
-from attn_matrix import lock as locking
+from attn_matrix import ROOT
 from attn_matrix.cli import main
-from attn_matrix.load import FILE, read
-from attn_matrix.lock import GROUPS
+from attn_matrix.commands import lock as locking
+from attn_matrix.commands.lock import GROUPS
+from attn_matrix.host import engine
+from attn_matrix.matrix.load import FILE, read
 
 LOCKS = sorted((ROOT / "docker/locks").glob("*.txt"))
 MATRIX = read(ROOT / FILE)

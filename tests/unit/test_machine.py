@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from attn_matrix import machine
-from attn_matrix.load import load, read
-from attn_matrix.machine import Gpu, Machine, NothingFits, choose
+from attn_matrix.host import machine
+from attn_matrix.host.machine import Gpu, Machine, NothingFits, choose
+from attn_matrix.matrix.load import load, read
 
 VALID = Path(__file__).parents[1] / "data/valid.yaml"
 SMALL = read(VALID)

@@ -44,7 +44,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 def test_plan_imports_nothing_that_it_does_not_need() -> None:
     """It must start fast, and on a machine that has neither."""
-    unwanted = "{'docker', 'torch', 'attn_matrix.build', 'attn_matrix.render'}"
+    unwanted = "{'docker', 'torch', 'attn_matrix.host.engine', 'attn_matrix.rendered.files'}"
     code = f"import sys; from attn_matrix.cli import main; main(['plan']); print({unwanted} & set(sys.modules))"
     path = f"{ROOT / 'docker'}:{ROOT}"
     command = [sys.executable, "-P", "-c", code]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from attn_matrix import ROOT
 from attn_matrix.errors import MatrixError
-from attn_matrix.load import FILE, load, path, read
+from attn_matrix.matrix.load import FILE, load, path, read
 from pydantic import ValidationError
 
 DATA = Path(__file__).parents[1] / "data"

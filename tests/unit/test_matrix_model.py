@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from attn_matrix.errors import UnknownImage
-from attn_matrix.load import read
-from attn_matrix.model import Image
-from attn_matrix.select import pick
-from attn_matrix.specs import image_specs
+from attn_matrix.matrix.load import read
+from attn_matrix.matrix.model import Image
+from attn_matrix.matrix.select import pick
+from attn_matrix.rendered.specs import image_specs
 
 OURS = read(Path(__file__).parents[2] / "images.yaml")
 SMALL = read(Path(__file__).parents[1] / "data" / "valid.yaml")

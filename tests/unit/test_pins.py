@@ -11,11 +11,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from attn_matrix import ROOT, engine
+from attn_matrix import ROOT
 from attn_matrix.cli import main
+from attn_matrix.commands.pins import digest_of, refreshed
 from attn_matrix.errors import CommandFailed, MatrixError
-from attn_matrix.load import FILE, load
-from attn_matrix.pins import digest_of, refreshed
+from attn_matrix.host import engine
+from attn_matrix.matrix.load import FILE, load
 
 TEXT = (ROOT / FILE).read_text(encoding="utf-8")
 BASES = load(TEXT).bases

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from attn_matrix import ROOT
 from attn_matrix.cli import main
+from attn_matrix.commands.plan import plan, to_json, to_text, warnings
 from attn_matrix.errors import UnknownImage
-from attn_matrix.load import FILE, read
-from attn_matrix.plan import plan, to_json, to_text, warnings
+from attn_matrix.matrix.load import FILE, read
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")

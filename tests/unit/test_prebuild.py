@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.probe import prebuild
+from entrypoint.probe.fa4 import prebuild
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACE = """
@@ -90,7 +90,7 @@ def package(tmp_path: Path) -> Path:
 
 def run(site: Path, out: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The real command for one architecture and head dim, in a process of its own."""
-    command = [sys.executable, "-P", "-m", "entrypoint.probe.prebuild", "--out", str(out), "--jobs=1", *arguments]
+    command = [sys.executable, "-P", "-m", "entrypoint.probe.fa4.prebuild", "--out", str(out), "--jobs=1", *arguments]
     paths = os.pathsep.join((str(site), str(ROOT)))
     return subprocess.run(
         [*command, "--arch=sm_100", "--head-dims=64"],
@@ -165,7 +165,7 @@ def test_a_kernel_that_was_not_stored_ends_it(package: Path, tmp_path: Path) -> 
 
 def test_the_build_mounts_all_that_it_imports() -> None:
     """The Dockerfile names single files, so that a change of the others compiles nothing again."""
-    code = "import sys, entrypoint.probe.prebuild; print(*(n for n in sys.modules if n.startswith('entrypoint')))"
+    code = "import sys, entrypoint.probe.fa4.prebuild; print(*(n for n in sys.modules if n.startswith('entrypoint')))"
     command = [sys.executable, "-P", "-c", code]
     names = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True).stdout
     outside = {name for name in names.split() if not name.startswith("entrypoint.probe")}

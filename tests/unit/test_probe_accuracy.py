@@ -11,8 +11,8 @@ from tests.unit.wrong_kernels import backend, kernel, logsumexp
 
 torch = pytest.importorskip("torch")
 
-from entrypoint.budgets import weigh_case  # noqa: E402 - after the skip
 from entrypoint.events import TENSOR_FIELDS  # noqa: E402
+from entrypoint.judge.budgets import weigh_case  # noqa: E402 - after the skip
 from entrypoint.probe import accuracy, backends, calls, cases  # noqa: E402
 from tests.defects.sometimes import conduct  # noqa: E402
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from entrypoint.probe import backends, ownership
+from entrypoint.probe import backends
 from entrypoint.probe.backends import Arguments, flex, sdpa, tensors
+from entrypoint.probe.fa4 import ownership
 
 torch = pytest.importorskip("torch")
 

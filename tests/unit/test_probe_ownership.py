@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.probe import ownership
+from entrypoint.probe.fa4 import ownership
 
 MODULE, DISTRIBUTION = "flash_attn.cute", "flash-attn-4"
 FILES = {"__init__.py": "flash_attn_func = 1\n", "interface.py": "flash_attn_varlen_func = 2\n"}

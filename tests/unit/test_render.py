@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.bake import ARGUMENTS, AXOLOTL_ARGUMENTS, DOCKERFILE, SHARED_ARGUMENTS, WHEEL_ARGUMENTS
 from attn_matrix.cli import main
+from attn_matrix.commands.generated import document
 from attn_matrix.errors import MatrixError, UsageError
-from attn_matrix.generated import document
-from attn_matrix.load import FILE, load, read
-from attn_matrix.model import Matrix
-from attn_matrix.render import differences, render, rendered, write
-from attn_matrix.specs import image_specs
-from attn_matrix.tables import BEGIN, END
+from attn_matrix.matrix.load import FILE, load, read
+from attn_matrix.matrix.model import Matrix
+from attn_matrix.rendered.bake import ARGUMENTS, AXOLOTL_ARGUMENTS, DOCKERFILE, SHARED_ARGUMENTS, WHEEL_ARGUMENTS
+from attn_matrix.rendered.files import differences, render, rendered, write
+from attn_matrix.rendered.specs import image_specs
+from attn_matrix.rendered.tables import BEGIN, END
 
 from entrypoint.spec import from_json
 
@@ -48,9 +48,8 @@ def test_the_generated_files_of_this_repository_are_fresh() -> None:
 
 def test_rendering_is_deterministic() -> None:
     """The same bytes in a process with another hash seed."""
-    code = (
-        "import sys; from pathlib import Path; from attn_matrix.load import read; from attn_matrix.render import render"
-    )
+    code = "import sys; from pathlib import Path; from attn_matrix.matrix.load import read"
+    code += "; from attn_matrix.rendered.files import render"
     code += f"; sys.stdout.write(repr(render(read(Path({str(ROOT / FILE)!r})), {{}}, {README!r})))"
     outputs = [
         subprocess.run(

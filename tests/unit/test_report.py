@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import pytest
 
-from entrypoint.finding import Code
+from entrypoint.judge.finding import Code
+from entrypoint.judge.verdict import judge
 from entrypoint.outcome import Ending, Outcome
 from entrypoint.report import Judged, Report, build, devices
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.text import SUMMARY_BYTES, summary, to_text
-from entrypoint.verdict import judge
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TEXTS: Final = ROOT / "tests/data/texts"

@@ -8,11 +8,13 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
-from attn_matrix import ROOT, engine, sizes
+from attn_matrix import ROOT
+from attn_matrix.commands import sizes
+from attn_matrix.commands.sizes import Family, Stack
 from attn_matrix.errors import CommandFailed
-from attn_matrix.load import FILE, read
-from attn_matrix.model import Image, Matrix, Size
-from attn_matrix.sizes import Family, Stack
+from attn_matrix.host import engine
+from attn_matrix.matrix.load import FILE, read
+from attn_matrix.matrix.model import Image, Matrix, Size
 from inside.facts import Usage
 
 BASE, TORCH, OURS = "sha256:base", "sha256:torch", "sha256:ours"

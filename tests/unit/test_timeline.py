@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from attn_matrix import timeline
-from attn_matrix.timeline import Span, dated, rows, spans
+from attn_matrix.commands import timeline
+from attn_matrix.commands.timeline import Span, dated, rows, spans
 
 EVENTS: list[timeline.Dated] = [
     (0.5, {"event": "phase", "name": "import", "detail": "torch"}),

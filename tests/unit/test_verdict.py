@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from entrypoint.choice import refuse_early
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.finding import Code
+from entrypoint.judge.finding import Code
+from entrypoint.judge.verdict import judge, notes_of
 from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
-from entrypoint.verdict import judge, notes_of, refuse_early
 
 NUMBERS: dict[str, Any] = {
     **dict.fromkeys(("error", "baseline", "relative", "baseline_relative"), 0.002),

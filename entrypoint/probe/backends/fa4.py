@@ -6,8 +6,8 @@ import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from entrypoint.probe import ownership
 from entrypoint.probe.backends import Arguments, Attention, Backend, Capabilities, flash, hardware, tensors
+from entrypoint.probe.fa4 import ownership
 
 if TYPE_CHECKING:
     import torch

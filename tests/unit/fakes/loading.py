@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from entrypoint.probe import backends, ownership, reference
+from entrypoint.probe import backends, reference
 from entrypoint.probe.backends import Arguments, Backend, hardware
+from entrypoint.probe.fa4 import ownership
 from tests.unit.fakes import flash, sage, xformers
 
 CPU = torch.device("cpu")

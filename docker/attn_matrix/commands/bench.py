@@ -1,0 +1,195 @@
+"""`nox -s bench [-- NAME...]`: what a start, a build and a rendering cost, each beside its own baseline in one run.
+
+A claim is a difference of medians between two commands that take turns, so that a busy machine slows both. A benchmark
+that needs an engine or an image which is not there is listed with its reason. Exit code 1 when a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from attn_matrix.commands import generated, timeline
+from attn_matrix.errors import AttnError, UsageError
+from attn_matrix.hints import did_you_mean
+from attn_matrix.host import engine, environment, machine
+from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
+from attn_matrix.matrix.load import FILE, read
+
+ROUNDS: Final = 15
+IMAGE: Final = "axolotl-attn:sdpa-cpu-base"
+GENERATED_IMAGES: Final = 1000
+DEFECTS: Final = "tests/data/defects.md"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`measured` and `baseline` are medians in seconds; the claim is that their difference is at most `allowed`."""
+
+    what: str
+    measured: float
+    baseline: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        return self.measured - self.baseline <= self.allowed
+
+    def row(self) -> str:
+        over = self.measured - self.baseline
+        ratio = f"{self.measured / self.baseline:5.2f}x" if self.baseline else "     -"
+        verdict = "holds" if self.holds else "DOES NOT HOLD"
+        numbers = f"{self.measured * 1e3:8.0f} {self.baseline * 1e3:8.0f} {over * 1e3:8.0f} {self.allowed * 1e3:8.0f}"
+        return f"{self.what:<58} {numbers} {ratio}  {verdict}"
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    parser = subparsers.add_parser("bench", help="what a start, a build and a rendering cost")
+    parser.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join([*BENCHMARKS, *SHOWN])}; default: all")
+    parser.set_defaults(handler=_handle)
+
+
+def _handle(arguments: Namespace) -> int:
+    names = arguments.names or [*BENCHMARKS, *SHOWN]
+    for name in names:
+        if name not in BENCHMARKS and name not in SHOWN:
+            raise UsageError(f"no benchmark {name!r}{did_you_mean(name, [*BENCHMARKS, *SHOWN])}")
+    held = _claims([name for name in names if name in BENCHMARKS], arguments.root)
+    for name in names:
+        if name in SHOWN:
+            print("", *SHOWN[name](arguments.root), sep="\n", flush=True)
+    return 0 if held else 1
+
+
+def _claims(names: Sequence[str], root: Path) -> bool:
+    """A line for each benchmark; whether every claim that could be measured holds."""
+    if names:
+        print(f"{'milliseconds, medians':<58} {'measured':>8} {'baseline':>8} {'over':>8} {'allowed':>8} ratio")
+    held = True
+    for name in names:
+        try:
+            claim = BENCHMARKS[name](root)
+        except AttnError as error:
+            print(f"{name:<58} not measured: {error.lines[0]}")
+            continue
+        held &= claim.holds
+        print(claim.row(), flush=True)
+    return held
+
+
+# ---- the benchmarks ----
+
+
+def parent(root: Path) -> Claim:
+    """A start whose verdict is in the cache, as a process, beside a bare Python: what our own code costs."""
+    with _laid_out(root) as (python, home, environ):
+        cached = [python, "-I", "-S", str(home / "entrypoint"), "true"]
+        _time(cached, environ)
+        measured, baseline = _take_turns((cached, environ), ([python, "-P", "-c", "pass"], environ))
+    return Claim("cached start of the entrypoint, past a bare `python -P`", measured, baseline, 0.060)
+
+
+def container(root: Path) -> Claim:
+    """The same in a container, beside the same image with --entrypoint set to the command."""
+    if not engine.identity(IMAGE):
+        raise UsageError(f"no image {IMAGE}: nox -s build -- sdpa-cpu-base")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        mounted = ["docker", "run", "--rm", "--network=none", f"--volume={folder}:/tmp/attn"]
+        cached, bare = [*mounted, IMAGE, "true"], [*mounted, "--entrypoint=true", IMAGE]
+        _time(cached, os.environ)
+        measured, baseline = _take_turns((cached, os.environ), (bare, os.environ))
+        _empty(folder)
+    return Claim("cached start of a container, past --entrypoint", measured, baseline, 0.100)
+
+
+def build(root: Path) -> Claim:
+    """A build of cu128 images that changes nothing, beside nox's own start."""
+    engine.require()
+    loaded = read(root / FILE)
+    whole = (image for image in loaded.images if image.platform == "cu128" and image.architecture is None)
+    ids = [image.id for image in whole if loaded.quick(image)]
+    command = ["nox", "-s", "build", "--", *ids, "--base", loaded.bases["bookworm"].image.rpartition("/")[2]]
+    _time(command, os.environ)
+    measured, baseline = _take_turns((command, os.environ), (["nox", "-l"], os.environ), rounds=3)
+    return Claim(f"no-op `nox -s build` of {len(ids)} cu128 images, past `nox -l`", measured, baseline, 3.0)
+
+
+def matrix(root: Path) -> Claim:
+    """plan and render of a generated matrix, interpreter start included."""
+    with tempfile.TemporaryDirectory() as folder:
+        generated.write(Path(folder), GENERATED_IMAGES)
+        start = [sys.executable, "-P", "-m", "attn_matrix", "--root", folder]
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[:2])}
+        _time([*start, "render"], environ)
+        seconds = [_time([*start, "plan"], environ) + _time([*start, "render"], environ) for _ in range(5)]
+    return Claim(f"plan, then render, of {GENERATED_IMAGES} images", statistics.median(seconds), 0.0, 1.0)
+
+
+def seconds(root: Path) -> Iterator[str]:
+    """Where each second of a check goes, for every backend of the image that fits this machine."""
+    with _laid_out(root) as (python, home, environ):
+        environ |= {"PYTHONPATH": str(home)}
+        for backend in machine.choose(read(root / FILE), machine.Machine()).image.backends:
+            command = timeline.probe(python, backend, "cpu", os.cpu_count() or 1)
+            yield from timeline.rows(backend, [*timeline.spans(timeline.dated(command, environ))], top=8)
+
+
+def defects(root: Path) -> Iterator[str]:
+    """The seeded defects and the case that finds each, as `nox -s tests` has verified them."""
+    yield (root / DEFECTS).read_text(encoding="utf-8").rstrip()
+
+
+BENCHMARKS: Final[Mapping[str, Callable[[Path], Claim]]] = {
+    "matrix": matrix,
+    "parent": parent,
+    "container": container,
+    "build": build,
+}
+# What is shown and claims nothing.
+SHOWN: Final[Mapping[str, Callable[[Path], Iterator[str]]]] = {"seconds": seconds, "defects": defects}
+
+
+# ---- how ----
+
+Command = tuple[Sequence[str], Mapping[str, str]]
+
+
+def _take_turns(first: Command, second: Command, rounds: int = ROUNDS) -> tuple[float, float]:
+    """The median seconds of two commands, run alternately."""
+    pairs = [(_time(*first), _time(*second)) for _ in range(rounds)]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
+def _time(command: Sequence[str], environ: Mapping[str, str]) -> float:
+    """Wall-clock seconds of a command. Raises CommandFailed: a failure is no measurement."""
+    started = time.perf_counter()
+    engine.capture(command, env=environ)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _laid_out(root: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """The environment of sdpa-cpu, which holds what the image holds, with its verdict cache in a temporary folder."""
+    loaded = read(root / FILE)
+    image = machine.choose(loaded, machine.Machine()).image
+    sources = Sources(None, True, default_wheelhouse(os.environ), default_bundle(os.environ))
+    venv = environment.prepare(root, loaded, image, sources)
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {"PATH": os.environ["PATH"], "ATTN_CACHE": folder, "ATTN_REPORT": f"{folder}/report.json"}
+        yield str(venv / "bin/python"), venv / "attn", environ
+
+
+def _empty(folder: str) -> None:
+    """Remove what the container wrote as its own user, which we may not be allowed to."""
+    as_root = ["docker", "run", "--rm", "--user=0", f"--volume={folder}:/it", "--entrypoint=sh", IMAGE]
+    engine.capture([*as_root, "-c", "rm -rf /it/*"])

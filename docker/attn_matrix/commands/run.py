@@ -1,0 +1,26 @@
+"""`nox -s run -- ID [CMD...]`: an image with the GPUs of this machine. CMD's exit code is ours."""
+
+from __future__ import annotations
+
+from argparse import REMAINDER, ArgumentParser, Namespace, _SubParsersAction
+
+from attn_matrix.host import engine, machine
+from attn_matrix.host.container import attn_variables, wants_gpus
+from attn_matrix.matrix.load import FILE, read
+from attn_matrix.matrix.select import pick_one
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    parser = subparsers.add_parser("run", help="run an image with the GPUs of this machine")
+    parser.add_argument("id", metavar="ID", help="an image id, or a glob that matches one")
+    parser.add_argument(
+        "cmd", metavar="CMD", nargs=REMAINDER, help="what runs after the check; default: the check alone"
+    )
+    parser.set_defaults(handler=_handle)
+
+
+def _handle(arguments: Namespace) -> int:
+    matrix = read(arguments.root / FILE)
+    image = pick_one(matrix, arguments.id)
+    gpus = wants_gpus(matrix, image, machine.look())
+    return engine.run(engine.Request(matrix.tag(image), arguments.cmd, attn_variables(), gpus))

@@ -1,0 +1,155 @@
+"""Builds images, and the wheels in them, with `docker buildx bake`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
+from attn_matrix.host import engine
+from attn_matrix.host.sources import BaseUsed, Sources, base_used
+from attn_matrix.matrix.load import FILE
+from attn_matrix.matrix.model import Image, Matrix
+from attn_matrix.rendered.bake import OCI, targets, wheel_target
+from attn_matrix.rendered.files import BAKE as BAKE_FILE
+from attn_matrix.rendered.files import build_files, differences
+
+BAKE: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images, of which repository, from what."""
+
+    root: Path
+    matrix: Matrix
+    images: Sequence[Image]
+    sources: Sources
+
+
+def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources, extra: Sequence[str] = ()) -> None:
+    """Build `images` and load them into the engine; `extra` are more arguments of bake.
+
+    Raises EngineMissing; UsageError for a platform without a lock; StaleFiles when docker/bake.json is not what
+    images.yaml says; CommandFailed when a target fails, after the builder has named it and shown the end of its log.
+    """
+    names = [image.id for image in images]
+    ready = compiled_settings(matrix, images, sources.compiled)
+    _bake(Order(root, matrix, images, sources), names, ["--load", *ready, *extra])
+
+
+def export(order: Order, into: Path, extra: Sequence[str] = ()) -> None:
+    """Compile the wheels that the images hold, each into the folder of its target in `into`. Raises as `build` does."""
+    names = wheels(order.matrix, order.images)
+    if not names:
+        raise UsageError("--wheels: nothing in these images is compiled from source")
+    to = into.resolve()
+    to.mkdir(parents=True, exist_ok=True)  # bake asks for leave to write to what is there, else to what it is in
+    outputs = [f"--set={name}.output=type=local,dest={to / name}" for name in names]
+    _bake(order, names, [f"--allow=fs.write={to}", *outputs, *extra])
+
+
+def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
+    matrix, images, sources = order.matrix, order.images, order.sources
+    engine.require()
+    require_locks(matrix, images)
+    require_fresh(order.root, matrix)
+    pinned = {target: matrix.base(image) for image in images for target in targets(matrix, image)}
+    used = {base: base_used(base, sources) for base in dict.fromkeys(pinned.values())}
+    bases = {target: used[base] for target, base in pinned.items()}
+    builders = [f"--set={name}.args.BUILDER={sources.builder}" for name in wheels(matrix, images) if sources.builder]
+    command = bake_command(names, bases, sources, revision(order.root))
+    started = datetime.now(UTC)
+    code = engine.status([*command, *builders, *extra], cwd=order.root)
+    if code:
+        raise CommandFailed(
+            f"building {', '.join(names)} failed (exit code {code}); the end of the log is above",
+            *logs_of_failures(started),
+            "what was built stays in the builder's cache, so the next try goes on from there",
+            "no registry in reach: --base and --builder take the engine's images; no package index: --wheelhouse DIR",
+        )
+
+
+def logs_of_failures(since: datetime) -> list[str]:
+    """How to read the whole log of each target that has failed since; empty where buildx (before 0.20) keeps none."""
+    try:
+        listed = engine.capture(["docker", "buildx", "history", "ls", "--format", "json"])
+    except CommandFailed:
+        return []
+    records = [json.loads(line) for line in listed.splitlines()]
+    failed = [r for r in records if r["status"] == "Error" and datetime.fromisoformat(r["created_at"]) >= since]
+    return [f"all of {r['name']}: docker buildx history logs {r['ref'].rpartition('/')[2]}" for r in failed]
+
+
+def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:
+    """The targets of the wheels that `images` hold."""
+    held = (wheel_target(wheel, image) for image in images for wheel in matrix.compiled(image).values())
+    return list(dict.fromkeys(held))
+
+
+def compiled_settings(matrix: Matrix, images: Sequence[Image], folder: Path | None) -> list[str]:
+    """What bake is told so that it takes wheels from `folder`, one folder in it for each target, and compiles none.
+
+    Raises UsageError when `folder` lacks one.
+    """
+    if folder is None:
+        return []
+    missing = [name for name in wheels(matrix, images) if not any((folder / name).glob("*.whl"))]
+    if missing:
+        raise UsageError(f"--compiled: {folder} has no wheel of {', '.join(missing)}")
+    here = folder.resolve()
+    settings = (
+        f"--set={image.id}.contexts.{wheel.backend}={here / wheel_target(wheel, image)}"
+        for image in images
+        for wheel in matrix.compiled(image).values()
+    )
+    return [f"--allow=fs.read={here}", *settings]
+
+
+def require_locks(matrix: Matrix, images: Sequence[Image]) -> None:
+    """Raises UsageError when the platform of an image has no lock: nothing says what would be installed."""
+    lines = []
+    for name in dict.fromkeys(image.platform for image in images):
+        unlocked = matrix.platforms[name].unlocked
+        if unlocked:
+            ids = ", ".join(image.id for image in images if image.platform == name)
+            lines += [f"{ids}: cannot be built yet: {unlocked.reason} ({unlocked.source})"]
+    if lines:
+        raise UsageError(*lines)
+
+
+def require_fresh(root: Path, matrix: Matrix) -> None:
+    """Raises StaleFiles when what the builder reads is not what images.yaml says: the image would not be either."""
+    stale = differences(root, build_files(matrix))
+    if stale:
+        raise StaleFiles(*(f"{name} is not what {FILE} says" for name in stale), "run: nox -s render")
+
+
+def revision(root: Path) -> str | None:
+    """The commit that `root` is at, with `-dirty` when files differ from it; None outside of a git checkout."""
+    try:
+        return engine.capture(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=root)
+    except CommandFailed:
+        return None
+
+
+def bake_command(ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sources, commit: str | None) -> list[str]:
+    """The call of bake for the image ids; `bases` has the base that each target starts from, theirs and the shared.
+
+    What differs from docker/bake.json goes into arguments and labels. Labels are no layer, so a new commit builds
+    nothing again.
+    """
+    settings = [f"{name}.{setting}" for name, base in bases.items() for setting in base.settings()]
+    if commit:
+        settings.append(f"*.labels.{OCI}.revision={commit}")
+    if sources.wheelhouse:
+        settings.append(f"*.contexts.wheelhouse={sources.wheelhouse.resolve()}")
+    if sources.ca:
+        settings.append(f"*.secrets=id=ca,src={sources.ca.resolve()}")
+    # bake reads nothing outside of the repository that it was not allowed to.
+    allowed = [f"--allow=fs.read={path.resolve()}" for path in (sources.wheelhouse, sources.ca) if path]
+    return [*BAKE, *allowed, *(f"--set={setting}" for setting in settings), *ids]

@@ -1,0 +1,208 @@
+"""What images.yaml says, as frozen values: the only types that the rest of the host side knows a matrix by.
+
+`attn_matrix.matrix.load.read` makes a Matrix and has checked what one type alone cannot see, such as a backend's
+package that its platform does not pin. In a mapping the key is the thing's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from attn_matrix.matrix.entries import (
+    BASE,
+    Architecture,
+    Backend,
+    Base,
+    Baseline,
+    Exclusion,
+    GpuModel,
+    Image,
+    Platform,
+    Project,
+    Row,
+    Size,
+    Wheel,
+)
+from attn_matrix.matrix.forms import ImageId, Model, Name, Package, Text
+
+__all__ = [
+    "ALL",
+    "AXOLOTL",
+    "TORCH",
+    "Base",
+    "Baseline",
+    "Exclusion",
+    "GpuModel",
+    "Image",
+    "Matrix",
+    "Platform",
+    "Row",
+    "Size",
+    "Tables",
+    "Wheel",
+    "axolotl_lock",
+    "lock_path",
+    "platform_of",
+    "spec_path",
+]
+
+TORCH: Final = "torch"
+AXOLOTL: Final = "axolotl"
+# The combination of every backend that can live together with the others: a name that no backend has.
+ALL: Final = "all"
+
+
+class Tables(Model):
+    """Everything in images.yaml that refers to something else in it."""
+
+    bases: dict[Name, Base]
+    architectures: dict[Name, Architecture]
+    platforms: dict[Name, Platform]
+    backends: dict[Name, Backend]
+    wheels: dict[Package, Wheel] = Field(default_factory=dict)
+    rows: Annotated[tuple[Row, ...], Field(alias="images")]
+    sizes: dict[ImageId, Size] = Field(default_factory=dict)
+    exclusions: tuple[Exclusion, ...]
+    gpus: dict[Text, GpuModel] = Field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Every image, the variants of a row after it."""
+        return tuple(image for row in self.rows for image in self.variants(row))
+
+    def variants(self, row: Row) -> Iterator[Image]:
+        """The image of a row as written, then narrowed, each followed by its `-base` variant.
+
+        Where its platform pins no Axolotl there is none to leave out, so the image itself has no `-base`.
+        """
+        platform = self.platforms.get(row.platform)
+        axolotl = platform is not None and AXOLOTL in platform.pins
+        for architecture in (row.architecture, *row.narrowed):
+            narrow = "" if architecture == row.architecture else f"-{architecture}"
+            for base in ("", BASE) if axolotl else ("",):
+                yield self._image(row, f"{row.id}{narrow}{base}", architecture, axolotl=axolotl and not base)
+
+    def _image(self, row: Row, name: str, architecture: str | None, *, axolotl: bool) -> Image:
+        called = [other for each in row.backends if each in self.backends for other in self.backends[each].for_axolotl]
+        added = [other for other in called if axolotl and other not in row.backends]
+        return Image(
+            id=name,
+            platform=row.platform,
+            backends=(row.default, *dict.fromkeys(added), *row.backends[1:]),
+            architecture=architecture,
+            triton=row.triton,
+            axolotl=axolotl,
+            plain=row.id,
+            size=self.sizes.get(name),
+        )
+
+    def runs_on(self, backend: str, platform: str) -> tuple[str, ...]:
+        """The architectures of `platform` that `backend` trains on; empty on a platform without any, such as a CPU."""
+        return tuple(a for a in self.platforms[platform].architectures if a in self.backends[backend].architectures)
+
+    def gradients(self, backend: str, platform: str) -> bool:
+        """Whether `backend` has a backward pass on `platform`."""
+        forward_only = self.backends[backend].forward_only
+        return forward_only is None or platform not in forward_only.platforms
+
+    def serves(self, image: Image, backend: str) -> tuple[str, ...]:
+        """The architectures that `backend` runs on in this image: less those that a compiled wheel has no code for."""
+        every = self.runs_on(backend, image.platform)
+        wheels = (self.wheel(package, image.platform) for package in self.backends[backend].packages)
+        codes = [wheel.works_on(image.platform) for wheel in wheels if wheel and not image.triton]
+        return tuple(a for a in every if image.architecture in (None, a) and all(a in code for code in codes))
+
+    def supported(self, image: Image) -> tuple[str, ...]:
+        """The architectures that the image's default backend runs on in it."""
+        return self.serves(image, image.default)
+
+    def wheel(self, package: str, platform: str) -> Wheel | None:
+        """How `package` is compiled for `platform`; None when the package index has it."""
+        wheel = self.wheels.get(package)
+        return wheel if wheel and platform in wheel.platforms else None
+
+
+class Matrix(Tables):
+    """The whole of images.yaml."""
+
+    project: Project
+
+    def tag(self, image: Image) -> str:
+        """The tag it is built under, such as `axolotl-attn:fa4-cu128`."""
+        return f"{self.project.name}:{image.id}"
+
+    def base(self, image: Image) -> Base:
+        return self.bases[self.platforms[image.platform].base]
+
+    def quick(self, image: Image) -> bool:
+        """Whether it is quick to build: nothing in it is compiled from source, and it is without Axolotl."""
+        return not image.axolotl and not self.compiled(image)
+
+    def lock(self, image: Image) -> str:
+        """The name of the lock that holds all of an image, but what is compiled from source."""
+        return axolotl_lock(image.platform) if image.axolotl else image.platform
+
+    def locks(self, platform: str) -> tuple[str, ...]:
+        """The names of a platform's locks: the second one holds the first one's versions, and Axolotl."""
+        return (platform, axolotl_lock(platform)) if AXOLOTL in self.platforms[platform].pins else (platform,)
+
+    def locked(self, name: str) -> dict[str, str]:
+        """The pins that the lock `name` holds: none of what is compiled from source, whose pin is hash or commit."""
+        platform = platform_of(name)
+        pins = self.platforms[platform].pins.items()
+        held = {package: pin for package, pin in pins if not self.wheel(package, platform)}
+        return {package: pin for package, pin in held.items() if package != AXOLOTL or name != platform}
+
+    def shared(self, platform: str) -> dict[str, str]:
+        """What every image of `platform` holds, with versions: torch and the pinned packages of nothing else."""
+        kernels = {package for backend in self.backends.values() for package in backend.packages}
+        needed = {package for wheel in self.wheels.values() for package in wheel.needs}
+        pins = self.platforms[platform].pins
+        return {package: pin for package, pin in pins.items() if package not in {*kernels, *needed, AXOLOTL}}
+
+    def kernels(self, image: Image) -> dict[str, str]:
+        """The kernel packages that the image holds beside torch, with their versions, in the order of its backends."""
+        pins = self.platforms[image.platform].pins
+        return {package: pins[package] for name in image.backends for package in self.backends[name].packages}
+
+    def installed(self, image: Image) -> dict[str, str]:
+        """Those of its kernel packages, and of what they need, that the package index has."""
+        pins = self.platforms[image.platform].pins
+        kernels = self.kernels(image)
+        needed = {need: pins[need] for wheel in self.compiled(image).values() for need in wheel.needs}
+        return {name: pin for name, pin in kernels.items() if not self.wheel(name, image.platform)} | needed
+
+    def compiled(self, image: Image) -> dict[str, Wheel]:
+        """Those of its kernel packages that are compiled from source."""
+        wheels = {package: self.wheel(package, image.platform) for package in self.kernels(image)}
+        return {package: wheel for package, wheel in wheels.items() if wheel}
+
+    def packages(self, image: Image) -> dict[str, str]:
+        """Every pinned package that the image holds, with its version."""
+        pins = self.platforms[image.platform].pins
+        axolotl = {AXOLOTL: pins[AXOLOTL]} if image.axolotl else {}
+        return {**self.shared(image.platform), **axolotl, **self.kernels(image)}
+
+
+def lock_path(name: str) -> str:
+    """Where a hashed lock is, from the repository root: a platform's, such as `cu128`, or `cu128-axolotl`."""
+    return f"docker/locks/{name}.txt"
+
+
+def axolotl_lock(platform: str) -> str:
+    """The name of the lock with Axolotl in it. It is one of its own, so that another Axolotl builds no torch again."""
+    return f"{platform}-{AXOLOTL}"
+
+
+def platform_of(lock: str) -> str:
+    """The platform that the lock of this name is for."""
+    return lock.removesuffix(f"-{AXOLOTL}")
+
+
+def spec_path(image_id: str) -> str:
+    """Where the spec of an image is, from the repository root."""
+    return f"docker/specs/{image_id}.json"

@@ -1,0 +1,43 @@
+"""What images.yaml says of the kernels that are compiled from source: one source, pinned, and a compiler for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attn_matrix.hints import did_you_mean
+from attn_matrix.matrix.model import Tables, Wheel
+from attn_matrix.matrix.names import Names, unknown
+from attn_matrix.matrix.source import Location, Mistake
+
+
+def check(tables: Tables, names: Names) -> Iterator[Mistake]:
+    for package, wheel in tables.wheels.items():
+        here: Location = ("wheels", package)
+        yield from unknown(names, "backends", (wheel.backend,), (*here, "backend"))
+        yield from unknown(names, "platforms", wheel.platforms, (*here, "platforms"))
+        yield from unknown(names, "architectures", wheel.architectures, (*here, "architectures"))
+        yield from unknown(names, "platforms", wheel.broken, (*here, "broken"))
+        for platform, architectures in wheel.broken.items():
+            yield from unknown(names, "architectures", architectures, (*here, "broken", platform))
+        backend = tables.backends.get(wheel.backend)
+        if backend and package not in backend.packages:
+            text = f"is no package of backend {wheel.backend!r}{did_you_mean(package, backend.packages)}"
+            yield Mistake(here, text)
+        if (wheel.sdist is None) == (wheel.git is None):
+            yield Mistake(here, "needs one source: either sdist or git")
+        for platform in wheel.platforms:
+            yield from _on_platform(tables, wheel, package, platform)
+
+
+def _on_platform(tables: Tables, wheel: Wheel, package: str, name: str) -> Iterator[Mistake]:
+    here: Location = ("wheels", package)
+    platform = tables.platforms.get(name)
+    if platform is None:
+        return
+    for needed, where in ((package, here), *((need, (*here, "needs")) for need in wheel.needs)):
+        if needed not in platform.pins:
+            hint = did_you_mean(needed, platform.pins)
+            yield Mistake(where, f"platform {name!r} pins no version of {needed!r}{hint}")
+    if bool(platform.builder) == bool(platform.toolkit):
+        text = f"platform {name!r} needs one compiler for it: either a builder or a toolkit"
+        yield Mistake((*here, "platforms"), text)

@@ -1,0 +1,213 @@
+"""docker/bake.json: one target for each image and each compiled wheel, and groups, for `docker buildx bake`.
+
+An image starts from its platform's `axolotl-<platform>` or, as a `-base` variant, from `torch-<platform>`. These are
+targets of their own: built by themselves once, where images that are built side by side would each build theirs. So
+are wheels, `<backend>-wheel-<platform>[-<arch>]`: compiled once, and used by every image that holds them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attn_matrix.matrix.model import AXOLOTL, Image, Matrix, Wheel, axolotl_lock, lock_path, spec_path
+
+DOCKERFILE = "docker/Dockerfile"
+# The build arguments of an image in docker/Dockerfile,
+ARGUMENTS = (
+    *("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS"),
+    *("COMPILE_FOR", "HEAD_DIMS", "TRITON_AMD", "IMAGE_ID", "SPEC"),
+)
+# of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
+SHARED_ARGUMENTS = ("BASE", "LOCK", "TORCH", "TORCH_BACKEND")
+AXOLOTL_ARGUMENTS = ("BASE", "LOCK", "AXOLOTL", "WITHOUT")
+# and of a wheel.
+WHEEL_ARGUMENTS = ("BASE", "LOCK", "BUILDER", "COMPILER", "TOOLKIT", "SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS")
+# The stage that BUILDER names where the compiler comes from the package index.
+TOOLKIT_STAGE = "toolkit"
+OCI = "org.opencontainers.image"
+OWN = "dev.axolotl-attn"
+
+
+def bake_file(matrix: Matrix) -> dict[str, Any]:
+    """The bake document. Its paths count from the repository root, where bake must run."""
+    images, wheels = matrix.images, wheel_targets(matrix)
+    groups = {"default": {"targets": [image.id for image in images]}}
+    for image in images:
+        groups.setdefault(image.platform, {"targets": []})["targets"].append(image.id)
+    if wheels:
+        groups["wheels"] = {"targets": [*wheels]}
+    used = [name for name in matrix.platforms if any(image.platform == name for image in images)]
+    layers = {torch_target(name): _torch(matrix, name) for name in used}
+    layers |= {axolotl_target(name): _axolotl(matrix, name) for name in used if AXOLOTL in matrix.platforms[name].pins}
+    return {"group": groups, "target": layers | wheels | {image.id: _target(matrix, image) for image in images}}
+
+
+def torch_target(platform: str) -> str:
+    """The target of the layers that all images of a platform share."""
+    return f"torch-{platform}"
+
+
+def axolotl_target(platform: str) -> str:
+    """The target of the layers that all images of a platform share, but the `-base` variants."""
+    return f"axolotl-{platform}"
+
+
+def wheel_target(wheel: Wheel, image: Image) -> str:
+    """The target of a compiled wheel that `image` holds: `fa2-wheel-cu128`, or with the architecture it is for."""
+    return "-".join(filter(None, (wheel.backend, "wheel", image.platform, image.architecture)))
+
+
+def stack(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The targets that `image` starts from, the nearest last."""
+    torch, axolotl = torch_target(image.platform), axolotl_target(image.platform)
+    return (torch, axolotl) if image.axolotl else (torch,)
+
+
+def targets(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """Every target that is built for `image`, itself included."""
+    wheels = (wheel_target(wheel, image) for wheel in matrix.compiled(image).values())
+    return (*stack(matrix, image), *wheels, image.id)
+
+
+def wheel_targets(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    """The targets of all compiled wheels."""
+    return {
+        wheel_target(wheel, image): _wheel(matrix, package, wheel, image)
+        for image in matrix.images
+        for package, wheel in matrix.compiled(image).items()
+    }
+
+
+def _torch(matrix: Matrix, platform: str) -> dict[str, Any]:
+    given = _shared(matrix, platform)
+    return {"context": ".", "dockerfile": DOCKERFILE, "target": "torch", "args": given}
+
+
+def _axolotl(matrix: Matrix, platform: str) -> dict[str, Any]:
+    facts = matrix.platforms[platform]
+    own = {
+        "LOCK": lock_path(axolotl_lock(platform)),
+        "AXOLOTL": _requirements(matrix, platform, {AXOLOTL: facts.pins[AXOLOTL]}),
+        "WITHOUT": " ".join(facts.without),
+    }
+    given = _shared(matrix, platform) | own
+    return {
+        "context": ".",
+        "contexts": {"torch": f"target:{torch_target(platform)}"},
+        "dockerfile": DOCKERFILE,
+        "target": "axolotl",
+        "args": {name: given[name] for name in AXOLOTL_ARGUMENTS},
+    }
+
+
+def _wheel(matrix: Matrix, package: str, wheel: Wheel, image: Image) -> dict[str, Any]:
+    platform = matrix.platforms[image.platform]
+    tree = f"{wheel.git.repository}#{wheel.git.commit}" if wheel.git else ""
+    given = _shared(matrix, image.platform) | {
+        "BUILDER": matrix.bases[platform.builder].reference if platform.builder else TOOLKIT_STAGE,
+        "COMPILER": platform.compiler,
+        "TOOLKIT": _requirements(matrix, image.platform, platform.toolkit),
+        "SOURCE": tree or f"{package}=={platform.pins[package]}",
+        "SOURCE_HASH": f"sha256:{wheel.sdist}" if wheel.sdist else "",
+        "ARCHS": ";".join(compiled_archs(matrix, wheel, image)),
+        "MAX_JOBS": "",
+    }
+    return {
+        "context": ".",
+        "contexts": {"torch": f"target:{torch_target(image.platform)}"} | ({"source": tree} if tree else {}),
+        "dockerfile": DOCKERFILE,
+        "target": f"{wheel.backend}-wheel",
+        "args": {name: given[name] for name in WHEEL_ARGUMENTS},
+    }
+
+
+def _target(matrix: Matrix, image: Image) -> dict[str, Any]:
+    wheels = {wheel.backend: f"target:{wheel_target(wheel, image)}" for wheel in matrix.compiled(image).values()}
+    return {
+        "context": ".",
+        "contexts": {"stack": f"target:{stack(matrix, image)[-1]}"} | wheels,
+        "dockerfile": DOCKERFILE,
+        "target": "image",
+        "args": arguments(matrix, image),
+        "tags": [matrix.tag(image)],
+        "labels": labels(matrix, image),
+    }
+
+
+def _shared(matrix: Matrix, platform: str) -> dict[str, str]:
+    """The arguments of the layers up to torch."""
+    return {
+        "BASE": matrix.bases[matrix.platforms[platform].base].reference,
+        "LOCK": lock_path(platform),
+        "TORCH": _requirements(matrix, platform, matrix.shared(platform)),
+        "TORCH_BACKEND": matrix.platforms[platform].torch_backend or "",
+    }
+
+
+def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
+    """The build arguments of an image, by the names in ARGUMENTS."""
+    given = _shared(matrix, image.platform) | {
+        "PLATFORM": image.platform,
+        "KERNELS": _requirements(matrix, image.platform, matrix.installed(image)),
+        "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
+        "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
+        "TRITON_AMD": "TRUE" if image.triton else "FALSE",
+        "IMAGE_ID": image.id,
+        "SPEC": spec_path(image.id),
+    }
+    return {name: given[name] for name in ARGUMENTS}
+
+
+def compiled_archs(matrix: Matrix, wheel: Wheel, image: Image) -> tuple[str, ...]:
+    """The architectures that a wheel of `image` has code for, as its setup.py spells them."""
+    wanted = [a for a in matrix.runs_on(wheel.backend, image.platform) if image.architecture in (None, a)]
+    words = wheel.works_on(image.platform)
+    return tuple(dict.fromkeys(word for name in wanted for word in words.get(name, ())))
+
+
+def prebuilt(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The head dims whose kernels the image's build compiles."""
+    backends = [name for name in image.backends if _prebuilt_on(matrix, image, name)]
+    return tuple(dict.fromkeys(dims for name in backends for dims in matrix.backends[name].prebuilt))
+
+
+def compiled_for(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The GPU architectures that it compiles them for, by NVIDIA's names, such as sm_90; none without `prebuilt`."""
+    names = dict.fromkeys(a for name in image.backends for a in _prebuilt_on(matrix, image, name))
+    capabilities = (capability for name in names for capability in matrix.architectures[name].capabilities)
+    return tuple(f"sm_{capability.replace('.', '')}" for capability in capabilities)
+
+
+def _prebuilt_on(matrix: Matrix, image: Image, backend: str) -> tuple[str, ...]:
+    wanted = matrix.backends[backend].prebuilt_on
+    return tuple(a for a in matrix.serves(image, backend) if a in wanted)
+
+
+def labels(matrix: Matrix, image: Image) -> dict[str, str]:
+    """The OCI labels known before a build, and ours: what the image holds, lists by comma."""
+    project, base = matrix.project, matrix.base(image)
+    titles = ", ".join(matrix.backends[name].title for name in image.backends)
+    return {
+        f"{OCI}.title": f"{project.name} {image.id}",
+        f"{OCI}.description": f"{project.title}: {titles}; {matrix.platforms[image.platform].title}",
+        f"{OCI}.version": project.version,
+        f"{OCI}.source": project.source,
+        f"{OCI}.licenses": project.licence,
+        f"{OCI}.base.name": base.image,
+        f"{OCI}.base.digest": base.digest or "",
+        f"{OWN}.id": image.id,
+        f"{OWN}.platform": image.platform,
+        f"{OWN}.backends": ",".join(image.backends),
+        f"{OWN}.architectures": ",".join(matrix.supported(image)),
+        f"{OWN}.packages": ",".join(f"{name}=={version}" for name, version in matrix.packages(image).items()),
+    }
+
+
+def _requirements(matrix: Matrix, platform: str, packages: dict[str, str]) -> str:
+    return " ".join(requirement(matrix, platform, package, version) for package, version in packages.items())
+
+
+def requirement(matrix: Matrix, platform: str, package: str, version: str) -> str:
+    """A pinned package with the extra that its platform installs it with: `flash-attn-4[cu13]==4.0.0b36`."""
+    extra = matrix.platforms[platform].extras.get(package)
+    return f"{package}[{extra}]=={version}" if extra else f"{package}=={version}"

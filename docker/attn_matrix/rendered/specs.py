@@ -1,0 +1,114 @@
+"""docker/specs/<id>.json: what each image claims about itself, in the types that its entrypoint reads."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
+
+# The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
+Index = dict[tuple[str | None, str | None, str | None], list[Image]]
+
+
+def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
+    """The spec of every image, by id."""
+    images = matrix.images
+    indices = {base: _index(matrix, [image for image in images if _is(matrix, image, base)]) for base in (False, True)}
+    return {image.id: _spec(matrix, image, indices[image.is_base]) for image in images}
+
+
+def _is(matrix: Matrix, image: Image, base: bool) -> bool:
+    """Whether an image is a `-base` variant or not, or has no other one; none is, that cannot be built yet."""
+    platform = matrix.platforms[image.platform]
+    return not platform.unlocked and (image.is_base == base or AXOLOTL not in platform.pins)
+
+
+def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
+    platform = matrix.platforms[image.platform]
+    return ImageSpec(
+        id=image.id,
+        version=matrix.project.version,
+        platform=image.platform,
+        device=platform.device,
+        driver=platform.driver.minimum if platform.driver else None,
+        backends=tuple(_backend(matrix, name, image) for name in image.backends),
+        packages=matrix.packages(image),
+        architectures={name: matrix.architectures[name].capabilities for name in platform.known},
+        supported=matrix.supported(image),
+        floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
+        siblings=tuple(_siblings(matrix, image, images)),
+        gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
+    )
+
+
+def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
+    return BackendSpec(
+        name=name,
+        packages=matrix.backends[name].packages,
+        architectures=matrix.serves(image, name),
+        gradients=matrix.gradients(name, image.platform),
+        eight_bit=matrix.backends[name].eight_bit,
+    )
+
+
+def _floors(baselines: Iterable[Baseline], image: Image) -> Iterator[Floor]:
+    for baseline in baselines:
+        if baseline.backend in image.backends:
+            yield Floor(
+                gpu=baseline.gpu,
+                backend=baseline.backend,
+                case=baseline.case,
+                forward=round(baseline.margin * baseline.forward, 3),
+                backward=round(baseline.margin * baseline.backward, 3),
+                source=f"{baseline.margin:g} of what was measured: {baseline.source}",
+            )
+
+
+def _gpu(name: str, gpu: GpuModel) -> GpuSpec:
+    known = {"peak": gpu.peak, "matmul": gpu.matmul, "bandwidth": gpu.bandwidth}
+    return GpuSpec(
+        name=name,
+        matmul=gpu.matmul.floor if gpu.matmul else None,
+        bandwidth=gpu.bandwidth.floor if gpu.bandwidth else None,
+        peak=gpu.peak.bf16 if gpu.peak else None,
+        peak_eight_bit=gpu.peak.eight_bit if gpu.peak else None,
+        source="; ".join(f"{what}: {entry.source}" for what, entry in known.items() if entry is not None),
+    )
+
+
+def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
+    """For every architecture, and for no GPU at all, the image nearest to this one that runs there.
+
+    On an architecture that this image runs on itself only an image of another platform helps: its driver may do.
+    """
+    own = matrix.supported(image) or (None,)
+    chosen: dict[str, Image] = {}
+    for architecture in (*matrix.architectures, None):
+        near = (other for key in _keys(image) for other in images.get((architecture, *key), ()))
+        usable = (other for other in near if other.platform != image.platform or architecture not in own)
+        nearest = next(usable, None)
+        if nearest is not None:
+            chosen.setdefault(nearest.id, nearest)
+    for other in chosen.values():
+        yield Sibling(id=other.id, platform=other.platform, architectures=matrix.supported(other))
+
+
+def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
+    """Images for many architectures come before those narrowed to one, and before those of all backends.
+
+    Only those that can train: nobody is sent to an image that is refused there.
+    """
+    index: Index = defaultdict(list)
+    trains = (image for image in images if matrix.gradients(image.default, image.platform))
+    for image in sorted(trains, key=lambda image: (image.combination == ALL, image.architecture is not None)):
+        for architecture in matrix.supported(image) or (None,):
+            for key in _keys(image):
+                index[(architecture, *key)].append(image)
+    return index
+
+
+def _keys(image: Image) -> tuple[tuple[str | None, str | None], ...]:
+    """From near to far: the same backend and platform, the same backend, the same platform, any."""
+    return (image.default, image.platform), (image.default, None), (None, image.platform), (None, None)

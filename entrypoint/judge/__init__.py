@@ -1,0 +1,1 @@
+"""What the measured numbers mean: budgets, floors, findings and the verdict. Pure; it never measures."""

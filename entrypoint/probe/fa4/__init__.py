@@ -1,0 +1,1 @@
+"""FlashAttention 4's own files and the kernels that an image compiles ahead for it."""
