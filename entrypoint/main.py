@@ -47,7 +47,7 @@ exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL
 
 
 @dataclass(kw_only=True)
-class Run:
+class Start:
     """One start of the container. `command` is empty when only the check was asked for."""
 
     spec: ImageSpec
@@ -76,27 +76,27 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
-    run = Run(spec=_spec(HOME / "image.json"), environ=environ)
+    start = Start(spec=_spec(HOME / "image.json"), environ=environ)
     if argv and (argv[0] in _HELP or argv[0] == "check" and set(argv[1:]) & set(_HELP)):
-        print(USAGE.format(backends=", ".join(backend.name for backend in run.spec.backends)), end="")
+        print(USAGE.format(backends=", ".join(backend.name for backend in start.spec.backends)), end="")
         return 0
     try:
-        settings = read(environ, run.spec)
-        _parse(argv, run, settings)
+        settings = read(environ, start.spec)
+        _parse(argv, start, settings)
     except ConfigError as error:
         # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
-        return _stop(run, error)
-    path = launch.resolve(run.command, environ) if run.command else ""
-    run.notes += filter(None, [kernels_cache.seed(HOME, environ)])
+        return _stop(start, error)
+    path = launch.resolve(start.command, environ) if start.command else ""
+    start.notes += filter(None, [kernels_cache.seed(HOME, environ)])
     if settings.check == "off":
-        launch.become(path, run.command, environ)
-    return _finish(run, settings, _verdict(run, settings), path)
+        launch.become(path, start.command, environ)
+    return _finish(start, settings, _verdict(start, settings), path)
 
 
-def _parse(argv: Sequence[str], run: Run, settings: Settings) -> None:
+def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
     """Split the container's arguments into our `check` and the user's command."""
     if argv and argv[0] != "check":
-        run.command = tuple(argv)
+        start.command = tuple(argv)
         return
     if settings.check == "off":
         raise ConfigError("ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command.")
@@ -105,7 +105,7 @@ def _parse(argv: Sequence[str], run: Run, settings: Settings) -> None:
             raise ConfigError(
                 f"check does not take {word!r}. {closest(word, ['--json', '--help'])}", "See check --help."
             )
-        run.as_json = True
+        start.as_json = True
 
 
 def _spec(path: Path) -> ImageSpec:
@@ -115,80 +115,80 @@ def _spec(path: Path) -> ImageSpec:
         raise BrokenImageError(f"{path} cannot be read: {error}", "Rebuild or pull the image again.") from error
 
 
-def _verdict(run: Run, settings: Settings) -> dict[str, Any]:
+def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
     try:
-        devices = look(run.environ)
-        refuse_early(run.spec, settings, devices)
-        key = cache.key_of(run.spec, HOME, devices, settings, run.environ) if settings.cache is not None else None
+        devices = look(start.environ)
+        refuse_early(start.spec, settings, devices)
+        key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:
-            run.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
-        return _remembered(run, settings, key) or _measured(run, settings, devices, key)
+            start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
+        return _remembered(start, settings, key) or _measured(start, settings, devices, key)
     except ConfigError as error:
-        return _refused(run, settings.backend, Code.CONFIG, error.what, error.advice)
+        return _refused(start, settings.backend, Code.CONFIG, error.what, error.advice)
     except MismatchError as error:
-        return _refused(run, settings.backend, Code.MISMATCH, error.what, error.advice)
+        return _refused(start, settings.backend, Code.MISMATCH, error.what, error.advice)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
         what = f"The check itself failed: {type(error).__name__}: {error}"
-        report = _refused(run, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
+        report = _refused(start, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         return {**report, "logs": [traceback.format_exc()]}
 
 
-def _remembered(run: Run, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
+def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
     """The verdict reached before for the very same thing, or None."""
     if key is None or settings.cache is None:
         return None
-    report = cache.load(settings.cache, key, run.notes.append)
-    return None if report is None else {**report, "cached": True, "notes": [*report["notes"], *run.notes]}
+    report = cache.load(settings.cache, key, start.notes.append)
+    return None if report is None else {**report, "cached": True, "notes": [*report["notes"], *start.notes]}
 
 
-def _measured(run: Run, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
+def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
     """Measure and judge; a verdict that lets a start go on is kept."""
-    from entrypoint.check import Check
+    from entrypoint.measure import Check
 
-    say(f"checking {settings.backend} of {run.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
-    check = Check(run.spec, settings, HOME, run.environ)
-    before = kernels_cache.compiled(run.environ)
+    say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
+    check = Check(start.spec, settings, HOME, start.environ)
+    before = kernels_cache.compiled(start.environ)
     try:
         judged = check.run(devices)
     except Interrupted:
         check.stop()
         raise
-    if added := len(kernels_cache.compiled(run.environ) - before):
-        run.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
-    report = build(run.spec, settings.backend, judged, [], time.monotonic() - run.started)
+    if added := len(kernels_cache.compiled(start.environ) - before):
+        start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
+    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started)
     if key is not None and settings.cache is not None:
-        cache.save(settings.cache, key, report, run.notes.append)
-    return {**report, "notes": [*report["notes"], *run.notes]}
+        cache.save(settings.cache, key, report, start.notes.append)
+    return {**report, "notes": [*report["notes"], *start.notes]}
 
 
-def _refused(run: Run, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
+def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
     """The report of a start in which nothing was measured."""
     finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
-    report = build(run.spec, requested, [], [finding], time.monotonic() - run.started)
-    return {**report, "notes": [*report["notes"], *run.notes]}
+    report = build(start.spec, requested, [], [finding], time.monotonic() - start.started)
+    return {**report, "notes": [*report["notes"], *start.notes]}
 
 
-def _stop(run: Run, error: ConfigError) -> int:
+def _stop(start: Start, error: ConfigError) -> int:
     """End a start whose request cannot be understood."""
-    report = _refused(run, run.spec.default.name, Code.CONFIG, error.what, error.advice)
-    _publish(run, DEFAULT_REPORT, report)
+    report = _refused(start, start.spec.default.name, Code.CONFIG, error.what, error.advice)
+    _publish(start, DEFAULT_REPORT, report)
     return Code.CONFIG.value
 
 
-def _finish(run: Run, settings: Settings, report: dict[str, Any], path: str) -> int:
+def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:
     """Publish the report, then either exit with the verdict's code or become the command."""
-    _publish(run, settings.report, report)
+    _publish(start, settings.report, report)
     code = int(report["code"]["number"])
-    if run.command and (not code or settings.check == "warn"):
+    if start.command and (not code or settings.check == "warn"):
         if code:
             say("ATTN_CHECK=warn: the command runs in spite of this verdict.")
         checked = report["backend"]["checked"] or settings.backend
-        launch.become(path, run.command, {**run.environ, "ATTN_BACKEND": checked})
+        launch.become(path, start.command, {**start.environ, "ATTN_BACKEND": checked})
     return code
 
 
-def _publish(run: Run, path: str, report: dict[str, Any]) -> None:
+def _publish(start: Start, path: str, report: dict[str, Any]) -> None:
     """The report to its file, to stderr, to Kubernetes, and to stdout when asked; none of them may stop the start."""
     try:
         cache.write_atomically(Path(path), to_json(report))
@@ -201,7 +201,7 @@ def _publish(run: Run, path: str, report: dict[str, Any]) -> None:
     except OSError:
         pass
     write(to_text(report))
-    if run.as_json:
+    if start.as_json:
         sys.stdout.write(to_json(report))
         sys.stdout.flush()
 

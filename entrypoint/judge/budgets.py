@@ -47,7 +47,7 @@ DESIGNED: Final = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Weighed:
     """One tensor's error against its budget, by the rule that is nearer to its limit (`rule`: max or l2)."""
 
     tensor: str
@@ -71,26 +71,26 @@ def weigh(
     dtype: str = "bfloat16",
     inputs: str = "normal",
     relative_error: float | None = None,
-) -> Measured:
+) -> Weighed:
     """Judge one tensor's numbers (events.TENSOR_FIELDS) in a case of this dtype and input family.
 
     `relative_error` is the L2 error that the backend has by its design, where that is more than its dtype's.
     """
     if not numbers["finite"]:
-        return Measured(tensor=tensor, rule="finite", error=float("inf"), budget=1.0)
+        return Weighed(tensor=tensor, rule="finite", error=float("inf"), budget=1.0)
     scale, designed = numbers["scale"], DESIGNED * (relative_error or 0.0)
     if tensor == "lse":
         budget = LSE + (LSE_ROUNDINGS * FLOAT32 + designed) * scale
-        return Measured(tensor=tensor, rule="max", error=numbers["error"], budget=budget)
+        return Weighed(tensor=tensor, rule="max", error=numbers["error"], budget=budget)
     baseline = numbers["baseline"] or 0.0  # null where plain torch itself overflows
     budget = MULTIPLE[tensor] * baseline + (ROUNDINGS[tensor] * ROUNDOFF[dtype] + designed) * scale
-    largest = Measured(tensor=tensor, rule="max", error=numbers["error"], budget=max(budget, 1e-30))
+    largest = Weighed(tensor=tensor, rule="max", error=numbers["error"], budget=max(budget, 1e-30))
     share = max(RELATIVE * ROUNDOFF[dtype] * SLACK.get(inputs, {}).get(tensor, 1.0), designed)
-    norm = Measured(tensor=tensor, rule="l2", error=numbers["relative"], budget=share)
+    norm = Weighed(tensor=tensor, rule="l2", error=numbers["relative"], budget=share)
     return largest if not largest.within or largest.ratio >= norm.ratio and norm.within else norm
 
 
-def weigh_case(case: dict[str, Any]) -> list[Measured]:
+def weigh_case(case: dict[str, Any]) -> list[Weighed]:
     """Judge every tensor that a `case` event has."""
     about = {name: case[name] for name in ("dtype", "inputs", "relative_error") if name in case}
     return [weigh(name, numbers, **about) for name, numbers in case["tensors"].items() if numbers is not None]

@@ -6,7 +6,7 @@ import signal
 from typing import Any, Final
 
 from entrypoint.choice import fits
-from entrypoint.judge.budgets import Measured, weigh_case
+from entrypoint.judge.budgets import Weighed, weigh_case
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, wrong
 from entrypoint.judge.health import judge_health
 from entrypoint.judge.speed import judge_speed
@@ -148,7 +148,7 @@ def _cases(outcome: Outcome) -> list[Finding]:
     return findings
 
 
-def worst_of(case: dict[str, Any]) -> Measured:
+def worst_of(case: dict[str, Any]) -> Weighed:
     """The tensor of a case that is nearest to its budget, or farthest past it."""
     return max(weigh_case(case), key=lambda measured: (not measured.within, measured.ratio))
 

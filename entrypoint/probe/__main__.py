@@ -19,11 +19,11 @@ from entrypoint.probe import (
     cases,
     device,
     facts,
-    health,
     memory,
     observe,
     performance,
-    plan,
+    schedule,
+    sensors,
 )
 from entrypoint.probe.eventlog import EventLog
 
@@ -69,20 +69,23 @@ def probe(name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = a
         log.emit("machine", **machine)
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
-    with health.watched(machine["device"]["uuid"], log) as sensors:
-        always, planned = plan.always(backend, where.type), plan.checked(backend, far=memory.room_for_far(where))
+    with sensors.watched(machine["device"]["uuid"], log) as watched:
+        always, planned = (
+            schedule.always(backend, where.type),
+            schedule.checked(backend, far=memory.room_for_far(where)),
+        )
         compiled, left_out = compile_variants(always, planned, helpers, where, log)
         check_cases([run for run in planned if run.key in compiled], where, log)
         for asked in (backend, *backend.kernels.values()):
             observe_kernels(asked, cases.startup_cases(asked.capabilities)[0], where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
-        performance.measure_speed(backend, where, log, sensors, survive)
+        performance.measure_speed(backend, where, log, watched, survive)
     log.emit("done", seconds=log.seconds, left_out=left_out)
 
 
 def compile_variants(
-    always: Sequence[plan.Run],
-    planned: Sequence[plan.Run],
+    always: Sequence[schedule.Scheduled],
+    planned: Sequence[schedule.Scheduled],
     helpers: ahead.Helpers,
     where: torch.device,
     log: EventLog,
@@ -97,7 +100,7 @@ def compile_variants(
     unconditional = {run.key for run in always}
     compiled: frozenset[str] = frozenset()
     refusals, left_out = [], []
-    for run in plan.variants([*always, *planned]):
+    for run in schedule.variants([*always, *planned]):
         free = run.key in unconditional or run.case.id in compiled
         if not free and log.seconds.get("compile", 0.0) > COMPILE_SECONDS:
             left_out.append(run.case.id)
@@ -113,7 +116,7 @@ def compile_variants(
     return tried, left_out
 
 
-def first_call(run: plan.Run, where: torch.device, log: EventLog) -> str | None:
+def first_call(run: schedule.Scheduled, where: torch.device, log: EventLog) -> str | None:
     """The reason why it fails, unless that is want of memory."""
     with log.phase("compile", run.case.id) as watch:
         try:
@@ -125,7 +128,7 @@ def first_call(run: plan.Run, where: torch.device, log: EventLog) -> str | None:
     return None
 
 
-def check_cases(planned: Sequence[plan.Run], where: torch.device, log: EventLog) -> None:
+def check_cases(planned: Sequence[schedule.Scheduled], where: torch.device, log: EventLog) -> None:
     for run in planned:
         case, capabilities = run.case, run.backend.capabilities
         with log.phase("correctness", case.id) as watch, case_error_if_it_raises(case.id, where, log):

@@ -80,13 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     said = os.fdopen(os.dup(1), "w")  # libraries may print; our output is the ids alone
     os.dup2(2, 1)
-    from entrypoint.probe import calls, device, memory, plan
+    from entrypoint.probe import calls, device, memory, schedule
 
     index, count = map(int, options.share.split("/"))
     where = device.open_device(options.device)
     backend = backends.load(options.backend, where)
-    planned = [*plan.always(backend, where.type), *plan.checked(backend, far=memory.room_for_far(where))]
-    for run in [*plan.variants(planned)][1:][index::count]:
+    planned = [*schedule.always(backend, where.type), *schedule.checked(backend, far=memory.room_for_far(where))]
+    for run in [*schedule.variants(planned)][1:][index::count]:
         # Whatever it raises, the check will meet it too, and report it.
         with contextlib.suppress(Exception):
             calls.first(run.backend, run.case, where)

@@ -11,7 +11,7 @@ from entrypoint.probe import calls
 from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
 from entrypoint.probe.eventlog import EventLog
-from entrypoint.probe.health import NoSensors, Sensors
+from entrypoint.probe.sensors import NoSensors, Sensors
 from entrypoint.probe.timing import Clock, Timing, clock_for, steady
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from entrypoint.judge.budgets import weigh_case
-from entrypoint.probe import accuracy, backends, device, facts, memory, plan
+from entrypoint.probe import accuracy, backends, device, facts, memory, schedule
 
 # Seeds of the check itself are below.
 FRESH = 1000
@@ -60,15 +60,15 @@ def sweep(backend: backends.Backend, where: torch.device, sweeps: int) -> dict[s
     }
 
 
-def fresh(backend: backends.Backend, where: torch.device, sweeps: int) -> Iterator[tuple[plan.Run, int]]:
+def fresh(backend: backends.Backend, where: torch.device, sweeps: int) -> Iterator[tuple[schedule.Scheduled, int]]:
     """The plan again and again, every run with a seed of its own; the far case, which takes seconds, only once."""
     for number in range(sweeps):
-        for index, run in enumerate(plan.checked(backend, far=number == 0 and memory.room_for_far(where))):
+        for index, run in enumerate(schedule.checked(backend, far=number == 0 and memory.room_for_far(where))):
             seed = FRESH * (number + 1) + index
-            yield plan.Run(run.backend, replace(run.case, seed=seed)), seed
+            yield schedule.Scheduled(run.backend, replace(run.case, seed=seed)), seed
 
 
-def weighed(run: plan.Run, where: torch.device) -> dict[str, Any]:
+def weighed(run: schedule.Scheduled, where: torch.device) -> dict[str, Any]:
     """The tensor that came nearest to its budget. What the check also looks at, conduct, is an alarm here as well."""
     measured = accuracy.measure(run.backend, run.case, where)
     if measured.mutated or measured.no_gradient or measured.repeatable is False:

@@ -10,7 +10,7 @@ import pytest
 from attn_matrix import ROOT
 from attn_matrix.commands import inspection
 from attn_matrix.commands import inspection_rules as rules
-from attn_matrix.commands.inspection_rules import Claim, Row
+from attn_matrix.commands.inspection_rules import CodeClaim, Conclusion
 from attn_matrix.errors import CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.load import FILE, read
@@ -29,11 +29,11 @@ def image(matrix: Matrix, name: str) -> Image:
     return next(each for each in matrix.images if each.id == name)
 
 
-def verdicts(rows: Iterable[Row]) -> dict[str, str]:
+def verdicts(rows: Iterable[Conclusion]) -> dict[str, str]:
     return {row.subject: row.verdict for row in rows}
 
 
-def reasons(rows: Iterable[Row], verdict: str = "fail") -> list[str]:
+def reasons(rows: Iterable[Conclusion], verdict: str = "fail") -> list[str]:
     return [row.reason for row in rows if row.verdict == verdict]
 
 
@@ -96,7 +96,7 @@ def test_all_libraries_of_a_kernel_package_count_together() -> None:
     """SageAttention has one for each architecture; each of torch's has to serve every GPU."""
     sage = [library("a.so", "sm_80"), library("b.so", "sm_90a")]
     torch = [library("libtorch_cuda.so", "sm_80", "sm_90", of="torch"), library("linalg.so", "sm_80", of="torch")]
-    claimed = {"sageattention": Claim(("8.0", "9.0")), "torch": Claim(("8.0", "9.0"))}
+    claimed = {"sageattention": CodeClaim(("8.0", "9.0")), "torch": CodeClaim(("8.0", "9.0"))}
 
     found = verdicts(rules.gpu_code([*sage, *torch], claimed))
 
@@ -107,8 +107,8 @@ def test_what_we_compile_has_code_for_nothing_else() -> None:
     """A wheel for one architecture, compiled for all of them; from the package index it may be so."""
     libraries = [library("a.so", "sm_80", "sm_90")]
 
-    ours = rules.gpu_code(libraries, {"sageattention": Claim(("9.0",), exactly=True)})
-    theirs = rules.gpu_code(libraries, {"sageattention": Claim(("9.0",))})
+    ours = rules.gpu_code(libraries, {"sageattention": CodeClaim(("9.0",), exactly=True)})
+    theirs = rules.gpu_code(libraries, {"sageattention": CodeClaim(("9.0",))})
 
     assert reasons(ours) == ["has code for no GPU that this image is for: sm_80"]
     assert reasons(theirs) == []
@@ -116,8 +116,13 @@ def test_what_we_compile_has_code_for_nothing_else() -> None:
 
 def test_no_code_is_a_failure_only_where_something_was_compiled() -> None:
     """flash-attn-4 has no compiled file; a CPU build of a kernel package has, and it cannot be read when cut off."""
-    hopper = Claim(("9.0",))
-    claimed = {"flash-attn-4": hopper, "sageattention": hopper, "cut": hopper, "ours": Claim(("9.0",), exactly=True)}
+    hopper = CodeClaim(("9.0",))
+    claimed = {
+        "flash-attn-4": hopper,
+        "sageattention": hopper,
+        "cut": hopper,
+        "ours": CodeClaim(("9.0",), exactly=True),
+    }
     rows = list(rules.gpu_code([library("a.so"), library("cut.so", of="cut", error="cut off")], claimed))
 
     failing = dict.fromkeys(["sageattention", "cut.so", "cut", "ours"], "fail")
@@ -132,8 +137,8 @@ def test_claims_are_the_architectures_of_images_yaml(matrix: Matrix) -> None:
     assert claimed["torch"].capabilities == claimed["xformers"].capabilities
     assert {"7.5", "9.0", "12.0"} <= set(claimed["xformers"].capabilities)
     assert not claimed["xformers"].exactly
-    assert narrowed["flash-attn"] == Claim(("9.0",), exactly=True)
-    assert rules.claims(matrix, image(matrix, "sdpa-cpu")) == {"torch": Claim(())}
+    assert narrowed["flash-attn"] == CodeClaim(("9.0",), exactly=True)
+    assert rules.claims(matrix, image(matrix, "sdpa-cpu")) == {"torch": CodeClaim(())}
 
 
 # ---- imports and versions ----
@@ -145,8 +150,8 @@ def test_an_undefined_symbol_is_told_in_the_linkers_words() -> None:
     good = Load(distribution="torch", name="torch", note="with a stand-in")
     rows = list(rules.imports(Loads(loads=(bad, good), torch="2.10.0", architectures=())))
 
-    assert rows[0] == Row("import", "x/_C.so", "fail", "OSError: x/_C.so: undefined symbol: _ZN2at5Error")
-    assert rows[1] == Row("import", "torch", "pass", "imports (with a stand-in)")
+    assert rows[0] == Conclusion("import", "x/_C.so", "fail", "OSError: x/_C.so: undefined symbol: _ZN2at5Error")
+    assert rows[1] == Conclusion("import", "torch", "pass", "imports (with a stand-in)")
 
 
 LOCK = """\
@@ -345,7 +350,7 @@ def test_only_what_is_the_same_file_in_the_base_is_the_bases(monkeypatch: pytest
 
 def test_the_table_and_the_document_say_the_same() -> None:
     """One line for each row; a reader of the JSON sees at once whether all is well."""
-    rows = (Row("import", "torch", "pass", "imports"), Row("lock", "pip", "fail", "unknown"))
+    rows = (Conclusion("import", "torch", "pass", "imports"), Conclusion("lock", "pip", "fail", "unknown"))
     found = inspection.Inspected("sdpa-cpu", "axolotl-attn:sdpa-cpu", "sha256:1", rows)
 
     text = inspection.table(found).splitlines()

@@ -21,7 +21,7 @@ LOCKED = [
     name
     for each, platform in MATRIX.platforms.items()
     if platform.pins and not platform.unlocked
-    for name in MATRIX.locks(each)
+    for name in MATRIX.lock_names(each)
 ]
 UNLOCKED = [name for name, platform in MATRIX.platforms.items() if platform.unlocked]
 # What has no other versions than early ones.
@@ -61,7 +61,7 @@ def test_every_version_has_a_hash(path: Path) -> None:
 def test_a_platforms_lock_holds_its_pins(name: str) -> None:
     """images.yaml is where a version is changed; what is compiled from source is in none."""
     held = versions(ROOT / f"docker/locks/{name}.txt")
-    pins = MATRIX.locked(name)
+    pins = MATRIX.lock_pins(name)
     assert "torch" in pins
     assert {package: held.get(package) for package in pins} == pins
     assert not {"flash-attn", "flash-attn-3", "sageattention"} & held.keys()
@@ -70,7 +70,7 @@ def test_a_platforms_lock_holds_its_pins(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LOCKED if name in MATRIX.platforms])
 def test_axolotl_moves_nothing(name: str) -> None:
     """Whatever an image without it holds, an image with it holds in the same version."""
-    base, axolotl = (versions(ROOT / f"docker/locks/{each}.txt") for each in MATRIX.locks(name))
+    base, axolotl = (versions(ROOT / f"docker/locks/{each}.txt") for each in MATRIX.lock_names(name))
     assert {package: axolotl.get(package) for package in base} == base
     assert "axolotl" in axolotl.keys() - base.keys()
 
@@ -107,7 +107,7 @@ def test_only_pinned_prereleases_are_in_a_platforms_lock() -> None:
     for name in LOCKED:
         held = versions(ROOT / f"docker/locks/{name}.txt")
         early = {package for package, version in held.items() if re.search(r"\d(a|b|rc|\.dev)\d", version)}
-        assert {package for package in early if not EARLY.fullmatch(package)} <= set(MATRIX.locked(name))
+        assert {package for package in early if not EARLY.fullmatch(package)} <= set(MATRIX.lock_pins(name))
 
 
 def test_a_lock_is_made_from_the_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,15 +20,15 @@ def image(name: str) -> Image:
 
 def test_an_image_supports_what_its_default_backend_runs_on() -> None:
     """FlashAttention 4 narrows the platform, and a CPU has no architectures."""
-    assert SMALL.supported(image("sdpa-cu128")) == ("ampere", "hopper")
-    assert SMALL.supported(image("fa4-cu128")) == ("hopper",)
-    assert SMALL.supported(image("sdpa-cpu")) == ()
+    assert SMALL.image_architectures(image("sdpa-cu128")) == ("ampere", "hopper")
+    assert SMALL.image_architectures(image("fa4-cu128")) == ("hopper",)
+    assert SMALL.image_architectures(image("sdpa-cpu")) == ()
 
 
 def test_an_image_narrowed_to_one_architecture() -> None:
     """Its own architecture is all that is left."""
     narrowed = Image(id="sdpa-cu128-hopper", platform="cu128", backends=("sdpa",), architecture="hopper")
-    assert SMALL.supported(narrowed) == ("hopper",)
+    assert SMALL.image_architectures(narrowed) == ("hopper",)
 
 
 def test_axolotl_brings_what_it_calls_and_a_base_variant_lacks_both() -> None:
@@ -37,17 +37,17 @@ def test_axolotl_brings_what_it_calls_and_a_base_variant_lacks_both() -> None:
         next(image for image in OURS.images if image.id == name) for name in ("fa4-cu128", "fa4-cu128-base")
     )
     assert (whole.backends, base.backends) == (("fa4", "fa2", "flex", "sdpa"), ("fa4", "flex", "sdpa"))
-    assert "axolotl" in OURS.packages(whole)
-    assert "axolotl" not in OURS.packages(base)
-    assert (OURS.lock(whole), OURS.lock(base)) == ("cu128-axolotl", "cu128")
+    assert "axolotl" in OURS.pinned_packages(whole)
+    assert "axolotl" not in OURS.pinned_packages(base)
+    assert (OURS.lock_name(whole), OURS.lock_name(base)) == ("cu128-axolotl", "cu128")
 
 
 def test_what_is_compiled_is_not_installed_from_the_index() -> None:
     """What it needs is."""
     fa2 = next(image for image in OURS.images if image.id == "fa2-cu128-base")
-    assert set(OURS.compiled(fa2)) == {"flash-attn"}
-    assert set(OURS.installed(fa2)) == {"einops"}
-    assert "flash-attn" not in OURS.locked("cu128")
+    assert set(OURS.compiled_wheels(fa2)) == {"flash-attn"}
+    assert set(OURS.indexed_packages(fa2)) == {"einops"}
+    assert "flash-attn" not in OURS.lock_pins("cu128")
 
 
 def test_a_backend_serves_what_its_wheel_has_code_for() -> None:
@@ -55,26 +55,26 @@ def test_a_backend_serves_what_its_wheel_has_code_for() -> None:
     broken on CUDA 13.
     """
     images = {image.id: image for image in OURS.images}
-    assert OURS.supported(images["fa2-rocm"]) == ("gfx90a", "gfx942", "gfx950")
-    assert OURS.supported(images["fa2-rocm-gfx1100"]) == ("gfx1100",)
-    assert OURS.serves(images["all-rocm"], "fa2") == ("gfx90a", "gfx942", "gfx950")
-    assert OURS.supported(images["fa2-cu128-ada"]) == ("ada",)
-    assert "hopper" in OURS.supported(images["sage-cu128"])
-    assert "hopper" not in OURS.supported(images["sage-cu130"])
+    assert OURS.image_architectures(images["fa2-rocm"]) == ("gfx90a", "gfx942", "gfx950")
+    assert OURS.image_architectures(images["fa2-rocm-gfx1100"]) == ("gfx1100",)
+    assert OURS.backend_architectures(images["all-rocm"], "fa2") == ("gfx90a", "gfx942", "gfx950")
+    assert OURS.image_architectures(images["fa2-cu128-ada"]) == ("ada",)
+    assert "hopper" in OURS.image_architectures(images["sage-cu128"])
+    assert "hopper" not in OURS.image_architectures(images["sage-cu130"])
 
 
 def test_packages_are_torch_and_what_the_backends_need() -> None:
     """A kernel package is in no image whose backends do not need it."""
-    assert SMALL.packages(image("sdpa-cu128")) == {"torch": "2.10.0"}
-    assert SMALL.packages(image("fa4-cu128")) == {"torch": "2.10.0", "flash-attn-4": "4.0.0b36"}
+    assert SMALL.pinned_packages(image("sdpa-cu128")) == {"torch": "2.10.0"}
+    assert SMALL.pinned_packages(image("fa4-cu128")) == {"torch": "2.10.0", "flash-attn-4": "4.0.0b36"}
 
 
 def test_a_pinned_package_of_no_backend_is_shared_by_the_platform() -> None:
     """So numpy goes into the layer of torch, and flash-attn-4 does not."""
     platform = SMALL.platforms["cu128"].model_copy(update={"pins": {"torch": "2.10.0", "numpy": "2.4.6"}})
     matrix = SMALL.model_copy(update={"platforms": {"cu128": platform}})
-    assert matrix.shared("cu128") == {"torch": "2.10.0", "numpy": "2.4.6"}
-    assert SMALL.shared("cu128") == {"torch": "2.10.0"}
+    assert matrix.common_packages("cu128") == {"torch": "2.10.0", "numpy": "2.4.6"}
+    assert SMALL.common_packages("cu128") == {"torch": "2.10.0"}
 
 
 def test_the_base_by_digest() -> None:

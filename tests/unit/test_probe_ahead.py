@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.probe import ahead, backends, plan
+from entrypoint.probe import ahead, backends, schedule
 
 ROOT = Path(__file__).parents[2]
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -81,7 +81,10 @@ def test_shares_are_every_variant_but_the_first_once() -> None:
     torch = pytest.importorskip("torch")
     said = [share(index, 2) for index in range(2)]
     backend = backends.load("sdpa", torch.device("cpu"))
-    variants = [run.case.id for run in plan.variants([*plan.always(backend, "cpu"), *plan.checked(backend, far=False)])]
+    variants = [
+        run.case.id
+        for run in schedule.variants([*schedule.always(backend, "cpu"), *schedule.checked(backend, far=False)])
+    ]
     assert sorted([*said[0], *said[1]]) == sorted(variants[1:])
     assert said[0][0] == variants[1]
     assert said[1][0] == variants[2]

@@ -15,7 +15,7 @@ import pytest
 
 from entrypoint.events import PHASES
 from entrypoint.probe import __main__ as child
-from entrypoint.probe import ahead, backends, cases, device, observe, performance, plan
+from entrypoint.probe import ahead, backends, cases, device, observe, performance, schedule
 from entrypoint.probe.eventlog import EventLog
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_every_claimed_case_is_reported_with_all_its_tensors(healthy: Any) -> No
 
     _, lines = healthy
     reported = {line["id"]: line for line in lines if line["event"] == "case"}
-    planned = plan.checked(backends.load("sdpa", torch.device("cpu")), far=False)
+    planned = schedule.checked(backends.load("sdpa", torch.device("cpu")), far=False)
     assert list(reported) == [run.case.id for run in planned]
     assert any(":" in name for name in reported)
     for run in planned:
@@ -275,7 +275,7 @@ def test_a_forced_kernel_is_checked_under_its_own_name(quick: None, monkeypatch:
     assert list(errors)[:2] == ["causal-d64", "cudnn:causal-d64"]
     assert errors["causal-d64"] < 0.01
     assert errors["cudnn:causal-d64"] > 0.9
-    assert sum(name.startswith("cudnn:") for name in errors) == plan.CASES_PER_KERNEL
+    assert sum(name.startswith("cudnn:") for name in errors) == schedule.CASES_PER_KERNEL
     assert [line["asked"] for line in lines if line["event"] == "kernels"] == ["sdpa", "sdpa-cudnn"]
 
 
@@ -343,5 +343,5 @@ def test_the_far_case_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
     pytest.importorskip("torch")
     twice = replace(backend(kernel()), kernels={"one": backend(kernel())})
-    near, far = plan.checked(twice, far=False), plan.checked(twice, far=True)
+    near, far = schedule.checked(twice, far=False), schedule.checked(twice, far=True)
     assert [run.case.id for run in far] == [*(run.case.id for run in near), "causal-d64-far"]

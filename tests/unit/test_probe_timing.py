@@ -162,7 +162,7 @@ def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
     torch = pytest.importorskip("torch")
     from entrypoint.probe import backends, reference
     from entrypoint.probe.eventlog import EventLog
-    from entrypoint.probe.health import NoSensors
+    from entrypoint.probe.sensors import NoSensors
 
     stream, here, failed = io.StringIO(), torch.device("cpu"), []
 

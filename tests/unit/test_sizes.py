@@ -87,7 +87,7 @@ def test_images_yaml_is_compared_within_two_percent(matrix: Matrix) -> None:
     """Nothing said is off too; and the line to paste has three digits."""
     stacks = {"sdpa-cpu": Stack({(BASE,): 1_446_198_355})}
 
-    def measured(gigabytes: float | None) -> sizes.Size:
+    def measured(gigabytes: float | None) -> sizes.ImageSize:
         return sizes.measure([image(matrix, "sdpa-cpu", gigabytes)], stacks)[0]
 
     assert [measured(claim).off for claim in (1.45, 1.42, 1.41, 1.48, None)] == [False, False, True, True, True]

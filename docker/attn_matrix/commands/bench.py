@@ -1,7 +1,7 @@
 """`nox -s bench [-- NAME...]`: what a start, a build and a rendering cost, each beside its own baseline in one run.
 
-A claim is a difference of medians between two commands that take turns, so that a busy machine slows both. A benchmark
-that needs an engine or an image which is not there is listed with its reason. Exit code 1 when a claim does not hold.
+A promise is a difference of medians between two commands that take turns, so that a busy machine slows both. One
+that needs an engine or an image which is not there is listed with its reason. Exit code 1 when one does not hold.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ DEFECTS: Final = "tests/data/defects.md"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """`measured` and `baseline` are medians in seconds; the claim is that their difference is at most `allowed`."""
+class Promise:
+    """`measured` and `baseline` are medians in seconds; the promise is that their difference is at most `allowed`."""
 
     what: str
     measured: float
@@ -63,42 +63,42 @@ def _handle(arguments: Namespace) -> int:
     for name in names:
         if name not in BENCHMARKS and name not in SHOWN:
             raise UsageError(f"no benchmark {name!r}{did_you_mean(name, [*BENCHMARKS, *SHOWN])}")
-    held = _claims([name for name in names if name in BENCHMARKS], arguments.root)
+    held = _promises([name for name in names if name in BENCHMARKS], arguments.root)
     for name in names:
         if name in SHOWN:
             print("", *SHOWN[name](arguments.root), sep="\n", flush=True)
     return 0 if held else 1
 
 
-def _claims(names: Sequence[str], root: Path) -> bool:
-    """A line for each benchmark; whether every claim that could be measured holds."""
+def _promises(names: Sequence[str], root: Path) -> bool:
+    """A line for each benchmark; whether every promise that could be measured holds."""
     if names:
         print(f"{'milliseconds, medians':<58} {'measured':>8} {'baseline':>8} {'over':>8} {'allowed':>8} ratio")
     held = True
     for name in names:
         try:
-            claim = BENCHMARKS[name](root)
+            promise = BENCHMARKS[name](root)
         except AttnError as error:
             print(f"{name:<58} not measured: {error.lines[0]}")
             continue
-        held &= claim.holds
-        print(claim.row(), flush=True)
+        held &= promise.holds
+        print(promise.row(), flush=True)
     return held
 
 
 # ---- the benchmarks ----
 
 
-def parent(root: Path) -> Claim:
+def parent(root: Path) -> Promise:
     """A start whose verdict is in the cache, as a process, beside a bare Python: what our own code costs."""
     with _laid_out(root) as (python, home, environ):
         cached = [python, "-I", "-S", str(home / "entrypoint"), "true"]
         _time(cached, environ)
         measured, baseline = _take_turns((cached, environ), ([python, "-P", "-c", "pass"], environ))
-    return Claim("cached start of the entrypoint, past a bare `python -P`", measured, baseline, 0.060)
+    return Promise("cached start of the entrypoint, past a bare `python -P`", measured, baseline, 0.060)
 
 
-def container(root: Path) -> Claim:
+def container(root: Path) -> Promise:
     """The same in a container, beside the same image with --entrypoint set to the command."""
     if not engine.identity(IMAGE):
         raise UsageError(f"no image {IMAGE}: nox -s build -- sdpa-cpu-base")
@@ -109,10 +109,10 @@ def container(root: Path) -> Claim:
         _time(cached, os.environ)
         measured, baseline = _take_turns((cached, os.environ), (bare, os.environ))
         _empty(folder)
-    return Claim("cached start of a container, past --entrypoint", measured, baseline, 0.100)
+    return Promise("cached start of a container, past --entrypoint", measured, baseline, 0.100)
 
 
-def build(root: Path) -> Claim:
+def build(root: Path) -> Promise:
     """A build of cu128 images that changes nothing, beside nox's own start."""
     engine.require()
     loaded = read(root / FILE)
@@ -121,10 +121,10 @@ def build(root: Path) -> Claim:
     command = ["nox", "-s", "build", "--", *ids, "--base", loaded.bases["bookworm"].image.rpartition("/")[2]]
     _time(command, os.environ)
     measured, baseline = _take_turns((command, os.environ), (["nox", "-l"], os.environ), rounds=3)
-    return Claim(f"no-op `nox -s build` of {len(ids)} cu128 images, past `nox -l`", measured, baseline, 3.0)
+    return Promise(f"no-op `nox -s build` of {len(ids)} cu128 images, past `nox -l`", measured, baseline, 3.0)
 
 
-def matrix(root: Path) -> Claim:
+def matrix(root: Path) -> Promise:
     """plan and render of a generated matrix, interpreter start included."""
     with tempfile.TemporaryDirectory() as folder:
         generated.write(Path(folder), GENERATED_IMAGES)
@@ -132,7 +132,7 @@ def matrix(root: Path) -> Claim:
         environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[:2])}
         _time([*start, "render"], environ)
         seconds = [_time([*start, "plan"], environ) + _time([*start, "render"], environ) for _ in range(5)]
-    return Claim(f"plan, then render, of {GENERATED_IMAGES} images", statistics.median(seconds), 0.0, 1.0)
+    return Promise(f"plan, then render, of {GENERATED_IMAGES} images", statistics.median(seconds), 0.0, 1.0)
 
 
 def seconds(root: Path) -> Iterator[str]:
@@ -149,13 +149,13 @@ def defects(root: Path) -> Iterator[str]:
     yield (root / DEFECTS).read_text(encoding="utf-8").rstrip()
 
 
-BENCHMARKS: Final[Mapping[str, Callable[[Path], Claim]]] = {
+BENCHMARKS: Final[Mapping[str, Callable[[Path], Promise]]] = {
     "matrix": matrix,
     "parent": parent,
     "container": container,
     "build": build,
 }
-# What is shown and claims nothing.
+# What is shown and promises nothing.
 SHOWN: Final[Mapping[str, Callable[[Path], Iterator[str]]]] = {"seconds": seconds, "defects": defects}
 
 

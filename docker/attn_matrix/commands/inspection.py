@@ -16,7 +16,7 @@ from typing import Any, Final
 from inside import facts
 
 from attn_matrix.commands import inspection_rules as rules
-from attn_matrix.commands.inspection_rules import Row
+from attn_matrix.commands.inspection_rules import Conclusion
 from attn_matrix.errors import CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.load import FILE, read
@@ -41,7 +41,7 @@ class Inspected:
     id: str
     tag: str
     digest: str
-    rows: tuple[Row, ...]
+    rows: tuple[Conclusion, ...]
 
     @property
     def failures(self) -> int:
@@ -88,7 +88,7 @@ def present(matrix: Matrix, images: Sequence[Image], patterns: Sequence[str]) ->
 def inspect(root: Path, matrix: Matrix, image: Image) -> Inspected:
     """Everything about one image that the engine has. What cannot be looked at is a row that fails."""
     tag = matrix.tag(image)
-    inside, rows = Inside(root, matrix, image), list[Row]()
+    inside, rows = Inside(root, matrix, image), list[Conclusion]()
     for name, check in CHECKS.items():
         engine.say(f"{image.id}: {name}")
         try:
@@ -117,7 +117,7 @@ class Inside:
     @property
     def distributions(self) -> list[str]:
         """Torch, and the packages that images.yaml names for the image's backends."""
-        return [TORCH, *self.matrix.kernels(self.image)]
+        return [TORCH, *self.matrix.kernel_packages(self.image)]
 
     def run(self, module: str, *arguments: str, options: Sequence[str] = WRITABLE_TMP) -> str:
         """What `inside.<module>` prints there. Raises CommandFailed."""
@@ -139,7 +139,7 @@ def command(root: Path, tag: str, module: str, arguments: Sequence[str], options
     ]
 
 
-def imports(image: Inside) -> Iterator[Row]:
+def imports(image: Inside) -> Iterator[Conclusion]:
     also = [f"{package}:{module}" for package, module in ALSO.items() if package in image.distributions]
     loads = facts.loads(image.run("loading", *image.distributions, "--also", *also))
     yield from rules.imports(loads)
@@ -148,22 +148,24 @@ def imports(image: Inside) -> Iterator[Row]:
         yield rules.coverage("GPU code", "torch's own list", loads.architectures, claim.capabilities)
 
 
-def gpu_code(image: Inside) -> Iterable[Row]:
+def gpu_code(image: Inside) -> Iterable[Conclusion]:
     claimed = rules.claims(image.matrix, image.image)
     if not claimed[TORCH].capabilities:
         return [rules.not_applicable("GPU code", image.image.platform, "a CPU runs none")]
     return rules.gpu_code(facts.libraries(image.run("compiled", *image.distributions)), claimed)
 
 
-def installed(image: Inside) -> Iterator[Row]:
+def installed(image: Inside) -> Iterator[Conclusion]:
     found = facts.installed(image.run("installed", KERNELS))
-    lock = requirements.versions((image.root / lock_path(image.matrix.lock(image.image))).read_text(encoding="utf-8"))
-    yield from rules.versions(found.versions, lock, image.matrix.packages(image.image))
+    lock = requirements.versions(
+        (image.root / lock_path(image.matrix.lock_name(image.image))).read_text(encoding="utf-8")
+    )
+    yield from rules.versions(found.versions, lock, image.matrix.pinned_packages(image.image))
     yield from rules.recorded(found)
     yield from rules.flash_attention_4(image.matrix, image.image, found)
 
 
-def hygiene(image: Inside) -> Iterator[Row]:
+def hygiene(image: Inside) -> Iterator[Conclusion]:
     config = image.about()["Config"]
     found = facts.files(image.run("tree", options=AS_ROOT))
     yield rules.user(config["User"])
@@ -172,7 +174,7 @@ def hygiene(image: Inside) -> Iterator[Row]:
     yield from rules.history([json.loads(line) for line in steps.splitlines()], config["Env"])
 
 
-CHECKS: Final[dict[str, Callable[[Inside], Iterable[Row]]]] = {
+CHECKS: Final[dict[str, Callable[[Inside], Iterable[Conclusion]]]] = {
     "import": imports,
     "GPU code": gpu_code,
     "installed": installed,

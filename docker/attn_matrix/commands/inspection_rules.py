@@ -37,7 +37,7 @@ SHOWN: Final = 4
 
 
 @dataclass(frozen=True)
-class Row:
+class Conclusion:
     """`subject` is what was looked at, `reason` why the verdict is what it is."""
 
     check: str
@@ -46,19 +46,19 @@ class Row:
     reason: str
 
 
-def ok(check: str, subject: str, reason: str) -> Row:
-    return Row(check, subject, "pass", reason)
+def ok(check: str, subject: str, reason: str) -> Conclusion:
+    return Conclusion(check, subject, "pass", reason)
 
 
-def failed(check: str, subject: str, reason: str) -> Row:
-    return Row(check, subject, "fail", reason)
+def failed(check: str, subject: str, reason: str) -> Conclusion:
+    return Conclusion(check, subject, "fail", reason)
 
 
-def not_applicable(check: str, subject: str, reason: str) -> Row:
-    return Row(check, subject, "n/a", reason)
+def not_applicable(check: str, subject: str, reason: str) -> Conclusion:
+    return Conclusion(check, subject, "n/a", reason)
 
 
-def none_of(check: str, subject: str, found: Sequence[str], otherwise: str) -> Row:
+def none_of(check: str, subject: str, found: Sequence[str], otherwise: str) -> Conclusion:
     """A failure that shows the first things found, or a pass that says `otherwise`."""
     if not found:
         return ok(check, subject, otherwise)
@@ -69,19 +69,19 @@ def none_of(check: str, subject: str, found: Sequence[str], otherwise: str) -> R
 # ---- imports ----
 
 
-def imports(facts: Loads) -> Iterator[Row]:
+def imports(facts: Loads) -> Iterator[Conclusion]:
     """A row for each module and library of torch and of the kernel packages."""
     for load in facts.loads:
         said = load.error or ("loads, every symbol found" if ".so" in load.name else "imports")
         reason = f"{said} ({load.note})" if load.note else said
-        yield Row("import", load.name, "fail" if load.error else "pass", " ".join(reason.split()))
+        yield Conclusion("import", load.name, "fail" if load.error else "pass", " ".join(reason.split()))
 
 
 # ---- GPU code ----
 
 
 @dataclass(frozen=True)
-class Claim:
+class CodeClaim:
     """The capabilities of the GPUs that a package is in the image for.
 
     `exactly`: we compiled it, so that code for any other GPU is a mistake of the build.
@@ -91,13 +91,15 @@ class Claim:
     exactly: bool = False
 
 
-def claims(matrix: Matrix, image: Image) -> dict[str, Claim]:
+def claims(matrix: Matrix, image: Image) -> dict[str, CodeClaim]:
     """What torch and each kernel package of the image has to have code for."""
-    found = {TORCH: Claim(_capabilities(matrix, matrix.supported(image)))}
+    found = {TORCH: CodeClaim(_capabilities(matrix, matrix.image_architectures(image)))}
     for name in image.backends:
         for package in matrix.backends[name].packages:
             compiled = matrix.wheel(package, image.platform) is not None and not image.triton
-            found[package] = Claim(_capabilities(matrix, matrix.serves(image, name)), exactly=compiled)
+            found[package] = CodeClaim(
+                _capabilities(matrix, matrix.backend_architectures(image, name)), exactly=compiled
+            )
     return found
 
 
@@ -105,7 +107,7 @@ def _capabilities(matrix: Matrix, architectures: Iterable[str]) -> tuple[str, ..
     return tuple(capability for name in architectures for capability in matrix.architectures[name].capabilities)
 
 
-def gpu_code(libraries: Sequence[Library], claimed: Mapping[str, Claim]) -> Iterator[Row]:
+def gpu_code(libraries: Sequence[Library], claimed: Mapping[str, CodeClaim]) -> Iterator[Conclusion]:
     """A row for each library of torch, all of which every GPU needs, and one for all libraries of a kernel package.
 
     SageAttention has a library for each architecture.
@@ -127,7 +129,7 @@ def gpu_code(libraries: Sequence[Library], claimed: Mapping[str, Claim]) -> Iter
             yield _package(package, coded, claim)
 
 
-def _package(package: str, libraries: Sequence[Library], claim: Claim) -> Row:
+def _package(package: str, libraries: Sequence[Library], claim: CodeClaim) -> Conclusion:
     targets = {target for library in libraries for target in library.code}
     row = coverage("GPU code", package, targets, claim.capabilities)
     wasted = [t for t in sorted(targets, key=_order) if not any(covers(t, each) for each in claim.capabilities)]
@@ -136,7 +138,7 @@ def _package(package: str, libraries: Sequence[Library], claim: Claim) -> Row:
     return row
 
 
-def coverage(check: str, subject: str, has: Iterable[str], capabilities: Sequence[str]) -> Row:
+def coverage(check: str, subject: str, has: Iterable[str], capabilities: Sequence[str]) -> Conclusion:
     """Whether the code that it `has` runs on GPUs of all `capabilities`; the reason says by which each is served."""
     targets = sorted(has, key=_order)
     serving = {capability: server(targets, capability) for capability in capabilities}
@@ -192,7 +194,7 @@ def _order(target: str) -> tuple[bool, int, str]:
 # ---- what is installed ----
 
 
-def versions(installed: Mapping[str, str], lock: Mapping[str, str], pinned: Mapping[str, str]) -> Iterator[Row]:
+def versions(installed: Mapping[str, str], lock: Mapping[str, str], pinned: Mapping[str, str]) -> Iterator[Conclusion]:
     """A row for each distribution of another version than the lock's, and two for all of them together."""
     expected = {**lock, **pinned}
     known = {name: version for name, version in sorted(installed.items()) if name in expected}
@@ -210,16 +212,16 @@ def versions(installed: Mapping[str, str], lock: Mapping[str, str], pinned: Mapp
     yield (ok if right else failed)("lock", "versions", f"{len(right)} distributions are of the lock's version")
 
 
-def recorded(facts: Installed) -> Iterator[Row]:
+def recorded(facts: Installed) -> Iterator[Conclusion]:
     yield none_of("files", "as installed", facts.broken, "every recorded file is there with its size")
     yield none_of("files", "strays", facts.unrecorded, "no file in site-packages that nobody installed")
     yield none_of("files", "contested", facts.contested, "no file that two distributions installed")
     yield none_of("files", "bytecode", facts.uncompiled, f"{facts.sources} sources have bytecode that fits them")
 
 
-def flash_attention_4(matrix: Matrix, image: Image, facts: Installed) -> Iterator[Row]:
+def flash_attention_4(matrix: Matrix, image: Image, facts: Installed) -> Iterator[Conclusion]:
     """Who owns flash_attn.cute, and for which GPUs its kernels are in the image."""
-    if "flash-attn-4" not in matrix.packages(image):
+    if "flash-attn-4" not in matrix.pinned_packages(image):
         yield not_applicable("owner", "flash_attn.cute", "the image has no flash-attn-4")
         return
     yield none_of("owner", "flash_attn.cute", facts.stub, "every file is flash-attn-4's, unchanged")
@@ -237,7 +239,7 @@ def flash_attention_4(matrix: Matrix, image: Image, facts: Installed) -> Iterato
 # ---- hygiene ----
 
 
-def hygiene(facts: Files, of_base: Mapping[str, str]) -> Iterator[Row]:
+def hygiene(facts: Files, of_base: Mapping[str, str]) -> Iterator[Conclusion]:
     """`of_base`: those of the paths found that are the base image's own, with its name."""
     privileged = tuple(path for path in facts.privileged if path not in DEBIANS_PRIVILEGED)
     for subject, found, otherwise in (
@@ -268,13 +270,13 @@ def path_of(finding: str) -> str:
     return finding.partition(": ")[0]
 
 
-def user(name: str) -> Row:
+def user(name: str) -> Conclusion:
     if name.partition(":")[0] in ("", "0", "root"):
         return failed("hygiene", "user", f"it runs as root (USER {name or 'is not set'})")
     return ok("hygiene", "user", f"it runs as {name}")
 
 
-def history(steps: Sequence[str], environment: Sequence[str]) -> Iterator[Row]:
+def history(steps: Sequence[str], environment: Sequence[str]) -> Iterator[Conclusion]:
     """What the image's history and variables show of the site that built it. `steps`: its instructions, as
     `docker history` lists them.
     """

@@ -49,7 +49,7 @@ def _handle(arguments: Namespace) -> int:
         if name not in known:
             raise UsageError(f"no lock {name!r}{did_you_mean(name, known)}")
         # The one with Axolotl comes first: the versions that it allows are those that every image gets.
-        for each in reversed(matrix.locks(name) if name in platforms else (name,)):
+        for each in reversed(matrix.lock_names(name) if name in platforms else (name,)):
             lock(arguments.root, matrix, each, ["--upgrade"] if arguments.upgrade else [])
     return 0
 
@@ -72,7 +72,7 @@ def lock(root: Path, matrix: Matrix, name: str, switches: Sequence[str] = ()) ->
 def platform_requirements(matrix: Matrix, name: str) -> str:
     """Everything that the lock `name` pins, resolved together: any image of the platform is a part of that."""
     platform = platform_of(name)
-    wanted = {**matrix.locked(name), **matrix.platforms[platform].toolkit}
+    wanted = {**matrix.lock_pins(name), **matrix.platforms[platform].toolkit}
     return "".join(f"{requirement(matrix, platform, package, version)}\n" for package, version in wanted.items())
 
 
@@ -87,7 +87,7 @@ def platform_overrides(matrix: Matrix, name: str) -> str:
 
 def platform_switches(root: Path, matrix: Matrix, name: str) -> list[str]:
     platform = matrix.platforms[platform_of(name)]
-    others = [each for each in matrix.locks(name) if each != name] if name in matrix.platforms else []
+    others = [each for each in matrix.lock_names(name) if each != name] if name in matrix.platforms else []
     constraints = [f"--constraints={root / lock_path(other)}" for other in others]
     wheelhouse = default_wheelhouse(os.environ)
     wheels = ["--find-links", str(wheelhouse)] if wheelhouse else []

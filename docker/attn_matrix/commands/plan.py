@@ -116,11 +116,11 @@ def _planned(matrix: Matrix, image: Image) -> Planned:
         platform=image.platform,
         backends=image.backends,
         axolotl=image.axolotl,
-        wheels=tuple(wheel_target(wheel, image) for wheel in matrix.compiled(image).values()),
+        wheels=tuple(wheel_target(wheel, image) for wheel in matrix.compiled_wheels(image).values()),
         unlocked=unlocked.reason if (unlocked := matrix.platforms[image.platform].unlocked) else None,
         forward_only=tuple(name for name in image.backends if not matrix.gradients(name, image.platform)),
-        architectures=matrix.supported(image),
-        packages=matrix.packages(image),
+        architectures=matrix.image_architectures(image),
+        packages=matrix.pinned_packages(image),
     )
 
 

@@ -58,7 +58,7 @@ class Stack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class ImageSize:
     """Bytes of one image. `shared` are in another one of the matrix too; `claimed` is what images.yaml says, in GB."""
 
     id: str
@@ -148,7 +148,7 @@ def makes_layer(step: str) -> bool:
     return not step.startswith(CONFIGURATION)
 
 
-def measure(images: Sequence[Image], stacks: Mapping[str, Stack]) -> list[Size]:
+def measure(images: Sequence[Image], stacks: Mapping[str, Stack]) -> list[ImageSize]:
     """The sizes of `images`; `stacks` are those of all images that they may share layers with."""
     holders = Counter(chain for stack in stacks.values() for chain in stack.layers)
     sizes = []
@@ -156,7 +156,7 @@ def measure(images: Sequence[Image], stacks: Mapping[str, Stack]) -> list[Size]:
         stack = stacks[image.id]
         shared = sum(size for chain, size in stack.layers.items() if holders[chain] > 1)
         sizes.append(
-            Size(
+            ImageSize(
                 id=image.id,
                 platform=image.platform,
                 bytes=stack.bytes,
@@ -168,7 +168,7 @@ def measure(images: Sequence[Image], stacks: Mapping[str, Stack]) -> list[Size]:
     return sizes
 
 
-def family(platform: str, sizes: Sequence[Size], stacks: Mapping[str, Stack]) -> Family:
+def family(platform: str, sizes: Sequence[ImageSize], stacks: Mapping[str, Stack]) -> Family:
     """Those of `sizes` that are for `platform`."""
     own = [size for size in sizes if size.platform == platform]
     together = {chain: size for each in own for chain, size in stacks[each.id].layers.items()}
@@ -190,7 +190,7 @@ def usage(root: Path, matrix: Matrix, image: Image) -> facts.Usage:
 # ---- output ----
 
 
-def text(sizes: Sequence[Size], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> str:
+def text(sizes: Sequence[ImageSize], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> str:
     lines = [f"{'image':<20} {'MB':>9} {'shared':>9} {'unique':>9}   images.yaml"]
     lines += [
         f"{each.id:<20} {_mb(each.bytes)} {_mb(each.shared)} {_mb(each.unique)}   {_claim(each)}" for each in sizes
@@ -212,7 +212,7 @@ def text(sizes: Sequence[Size], families: Sequence[Family], usages: Mapping[str,
     return "\n".join(lines)
 
 
-def _claim(size: Size) -> str:
+def _claim(size: ImageSize) -> str:
     if size.claimed is None:
         return "says nothing"
     return f"{size.claimed:g} GB{', which is off' if size.off else ''}"
@@ -231,7 +231,7 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:>9,.1f}"
 
 
-def document(sizes: Sequence[Size], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> str:
+def document(sizes: Sequence[ImageSize], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> str:
     """The same as JSON, in bytes."""
     images = [asdict(size) | {"usage": asdict(usages[size.id]) if size.id in usages else None} for size in sizes]
     platforms = [asdict(each) | {"ratio": round(each.ratio, 4), "holds": each.ratio <= BAR} for each in families]

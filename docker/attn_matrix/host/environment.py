@@ -33,7 +33,7 @@ def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
 
     Without Axolotl, which no check needs. Raises UsageError for an image that holds what is compiled from source.
     """
-    if compiled := ", ".join(matrix.compiled(image)):
+    if compiled := ", ".join(matrix.compiled_wheels(image)):
         raise UsageError(
             f"{image.id} holds {compiled}, compiled from source: that takes a Docker Engine",
             f"start one, or check an image without it: nox -s plan -- '*-{image.platform}-base'",

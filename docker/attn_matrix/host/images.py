@@ -87,7 +87,7 @@ def logs_of_failures(since: datetime) -> list[str]:
 
 def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:
     """The targets of the wheels that `images` hold."""
-    held = (wheel_target(wheel, image) for image in images for wheel in matrix.compiled(image).values())
+    held = (wheel_target(wheel, image) for image in images for wheel in matrix.compiled_wheels(image).values())
     return list(dict.fromkeys(held))
 
 
@@ -105,7 +105,7 @@ def compiled_settings(matrix: Matrix, images: Sequence[Image], folder: Path | No
     settings = (
         f"--set={image.id}.contexts.{wheel.backend}={here / wheel_target(wheel, image)}"
         for image in images
-        for wheel in matrix.compiled(image).values()
+        for wheel in matrix.compiled_wheels(image).values()
     )
     return [f"--allow=fs.read={here}", *settings]
 

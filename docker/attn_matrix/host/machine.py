@@ -133,7 +133,7 @@ def _refusal(matrix: Matrix, image: Image, gpu: Gpu) -> str | None:
 
 
 def _capabilities(matrix: Matrix, image: Image) -> Iterator[tuple[str, ...]]:
-    return (matrix.architectures[name].capabilities for name in matrix.supported(image))
+    return (matrix.architectures[name].capabilities for name in matrix.image_architectures(image))
 
 
 def _baseline(matrix: Matrix, image: Image, gpu: Gpu) -> Baseline | None:

@@ -31,7 +31,7 @@ def of_image(tables: Tables, image: Image) -> tuple[Cell, ...]:
         return ()
     if not tables.platforms[image.platform].architectures:
         return (Cell(image.default, image.platform, None),)
-    return tuple(Cell(image.default, image.platform, a) for a in tables.supported(image))
+    return tuple(Cell(image.default, image.platform, a) for a in tables.image_architectures(image))
 
 
 def of_exclusion(tables: Tables, exclusion: Exclusion) -> Iterator[Cell]:

@@ -100,7 +100,7 @@ class Tables(Model):
             size=self.sizes.get(name),
         )
 
-    def runs_on(self, backend: str, platform: str) -> tuple[str, ...]:
+    def platform_architectures(self, backend: str, platform: str) -> tuple[str, ...]:
         """The architectures of `platform` that `backend` trains on; empty on a platform without any, such as a CPU."""
         return tuple(a for a in self.platforms[platform].architectures if a in self.backends[backend].architectures)
 
@@ -109,16 +109,16 @@ class Tables(Model):
         forward_only = self.backends[backend].forward_only
         return forward_only is None or platform not in forward_only.platforms
 
-    def serves(self, image: Image, backend: str) -> tuple[str, ...]:
+    def backend_architectures(self, image: Image, backend: str) -> tuple[str, ...]:
         """The architectures that `backend` runs on in this image: less those that a compiled wheel has no code for."""
-        every = self.runs_on(backend, image.platform)
+        every = self.platform_architectures(backend, image.platform)
         wheels = (self.wheel(package, image.platform) for package in self.backends[backend].packages)
         codes = [wheel.works_on(image.platform) for wheel in wheels if wheel and not image.triton]
         return tuple(a for a in every if image.architecture in (None, a) and all(a in code for code in codes))
 
-    def supported(self, image: Image) -> tuple[str, ...]:
+    def image_architectures(self, image: Image) -> tuple[str, ...]:
         """The architectures that the image's default backend runs on in it."""
-        return self.serves(image, image.default)
+        return self.backend_architectures(image, image.default)
 
     def wheel(self, package: str, platform: str) -> Wheel | None:
         """How `package` is compiled for `platform`; None when the package index has it."""
@@ -140,52 +140,52 @@ class Matrix(Tables):
 
     def quick(self, image: Image) -> bool:
         """Whether it is quick to build: nothing in it is compiled from source, and it is without Axolotl."""
-        return not image.axolotl and not self.compiled(image)
+        return not image.axolotl and not self.compiled_wheels(image)
 
-    def lock(self, image: Image) -> str:
+    def lock_name(self, image: Image) -> str:
         """The name of the lock that holds all of an image, but what is compiled from source."""
         return axolotl_lock(image.platform) if image.axolotl else image.platform
 
-    def locks(self, platform: str) -> tuple[str, ...]:
+    def lock_names(self, platform: str) -> tuple[str, ...]:
         """The names of a platform's locks: the second one holds the first one's versions, and Axolotl."""
         return (platform, axolotl_lock(platform)) if AXOLOTL in self.platforms[platform].pins else (platform,)
 
-    def locked(self, name: str) -> dict[str, str]:
+    def lock_pins(self, name: str) -> dict[str, str]:
         """The pins that the lock `name` holds: none of what is compiled from source, whose pin is hash or commit."""
         platform = platform_of(name)
         pins = self.platforms[platform].pins.items()
         held = {package: pin for package, pin in pins if not self.wheel(package, platform)}
         return {package: pin for package, pin in held.items() if package != AXOLOTL or name != platform}
 
-    def shared(self, platform: str) -> dict[str, str]:
+    def common_packages(self, platform: str) -> dict[str, str]:
         """What every image of `platform` holds, with versions: torch and the pinned packages of nothing else."""
         kernels = {package for backend in self.backends.values() for package in backend.packages}
         needed = {package for wheel in self.wheels.values() for package in wheel.needs}
         pins = self.platforms[platform].pins
         return {package: pin for package, pin in pins.items() if package not in {*kernels, *needed, AXOLOTL}}
 
-    def kernels(self, image: Image) -> dict[str, str]:
+    def kernel_packages(self, image: Image) -> dict[str, str]:
         """The kernel packages that the image holds beside torch, with their versions, in the order of its backends."""
         pins = self.platforms[image.platform].pins
         return {package: pins[package] for name in image.backends for package in self.backends[name].packages}
 
-    def installed(self, image: Image) -> dict[str, str]:
+    def indexed_packages(self, image: Image) -> dict[str, str]:
         """Those of its kernel packages, and of what they need, that the package index has."""
         pins = self.platforms[image.platform].pins
-        kernels = self.kernels(image)
-        needed = {need: pins[need] for wheel in self.compiled(image).values() for need in wheel.needs}
+        kernels = self.kernel_packages(image)
+        needed = {need: pins[need] for wheel in self.compiled_wheels(image).values() for need in wheel.needs}
         return {name: pin for name, pin in kernels.items() if not self.wheel(name, image.platform)} | needed
 
-    def compiled(self, image: Image) -> dict[str, Wheel]:
+    def compiled_wheels(self, image: Image) -> dict[str, Wheel]:
         """Those of its kernel packages that are compiled from source."""
-        wheels = {package: self.wheel(package, image.platform) for package in self.kernels(image)}
+        wheels = {package: self.wheel(package, image.platform) for package in self.kernel_packages(image)}
         return {package: wheel for package, wheel in wheels.items() if wheel}
 
-    def packages(self, image: Image) -> dict[str, str]:
+    def pinned_packages(self, image: Image) -> dict[str, str]:
         """Every pinned package that the image holds, with its version."""
         pins = self.platforms[image.platform].pins
         axolotl = {AXOLOTL: pins[AXOLOTL]} if image.axolotl else {}
-        return {**self.shared(image.platform), **axolotl, **self.kernels(image)}
+        return {**self.common_packages(image.platform), **axolotl, **self.kernel_packages(image)}
 
 
 def lock_path(name: str) -> str:

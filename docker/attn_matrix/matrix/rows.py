@@ -76,7 +76,7 @@ def _backend(tables: Tables, row: Row, name: str, here: Location) -> Iterator[Mi
         if package not in platform.pins:
             text = f"backend {name!r} needs the package {package!r}, which platform {row.platform!r} does not pin"
             yield Mistake((*here, "backends"), text + did_you_mean(package, platform.pins))
-    if _declared(tables, row, name) and not tables.runs_on(name, row.platform):
+    if _declared(tables, row, name) and not tables.platform_architectures(name, row.platform):
         yield Mistake((*here, "backends"), f"backend {name!r} runs on no GPU of platform {row.platform!r}")
 
 
@@ -96,7 +96,7 @@ def _nowhere(tables: Tables, row: Row, here: Location) -> Iterator[Mistake]:
         return
     known = tables.platforms[row.platform].architectures
     for image in tables.variants(row):
-        if image.architecture in known and not image.is_base and not tables.supported(image):
+        if image.architecture in known and not image.is_base and not tables.image_architectures(image):
             text = f"{row.default!r} has no kernels for {image.architecture!r} in {image.id!r}"
             yield Mistake((*here, "architecture" if row.architecture else "narrowed"), text)
 

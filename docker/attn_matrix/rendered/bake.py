@@ -65,7 +65,7 @@ def stack(matrix: Matrix, image: Image) -> tuple[str, ...]:
 
 def targets(matrix: Matrix, image: Image) -> tuple[str, ...]:
     """Every target that is built for `image`, itself included."""
-    wheels = (wheel_target(wheel, image) for wheel in matrix.compiled(image).values())
+    wheels = (wheel_target(wheel, image) for wheel in matrix.compiled_wheels(image).values())
     return (*stack(matrix, image), *wheels, image.id)
 
 
@@ -74,7 +74,7 @@ def wheel_targets(matrix: Matrix) -> dict[str, dict[str, Any]]:
     return {
         wheel_target(wheel, image): _wheel(matrix, package, wheel, image)
         for image in matrix.images
-        for package, wheel in matrix.compiled(image).items()
+        for package, wheel in matrix.compiled_wheels(image).items()
     }
 
 
@@ -122,7 +122,7 @@ def _wheel(matrix: Matrix, package: str, wheel: Wheel, image: Image) -> dict[str
 
 
 def _target(matrix: Matrix, image: Image) -> dict[str, Any]:
-    wheels = {wheel.backend: f"target:{wheel_target(wheel, image)}" for wheel in matrix.compiled(image).values()}
+    wheels = {wheel.backend: f"target:{wheel_target(wheel, image)}" for wheel in matrix.compiled_wheels(image).values()}
     return {
         "context": ".",
         "contexts": {"stack": f"target:{stack(matrix, image)[-1]}"} | wheels,
@@ -139,7 +139,7 @@ def _shared(matrix: Matrix, platform: str) -> dict[str, str]:
     return {
         "BASE": matrix.bases[matrix.platforms[platform].base].reference,
         "LOCK": lock_path(platform),
-        "TORCH": _requirements(matrix, platform, matrix.shared(platform)),
+        "TORCH": _requirements(matrix, platform, matrix.common_packages(platform)),
         "TORCH_BACKEND": matrix.platforms[platform].torch_backend or "",
     }
 
@@ -148,7 +148,7 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
     """The build arguments of an image, by the names in ARGUMENTS."""
     given = _shared(matrix, image.platform) | {
         "PLATFORM": image.platform,
-        "KERNELS": _requirements(matrix, image.platform, matrix.installed(image)),
+        "KERNELS": _requirements(matrix, image.platform, matrix.indexed_packages(image)),
         "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
         "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
         "TRITON_AMD": "TRUE" if image.triton else "FALSE",
@@ -160,7 +160,9 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
 
 def compiled_archs(matrix: Matrix, wheel: Wheel, image: Image) -> tuple[str, ...]:
     """The architectures that a wheel of `image` has code for, as its setup.py spells them."""
-    wanted = [a for a in matrix.runs_on(wheel.backend, image.platform) if image.architecture in (None, a)]
+    wanted = [
+        a for a in matrix.platform_architectures(wheel.backend, image.platform) if image.architecture in (None, a)
+    ]
     words = wheel.works_on(image.platform)
     return tuple(dict.fromkeys(word for name in wanted for word in words.get(name, ())))
 
@@ -180,7 +182,7 @@ def compiled_for(matrix: Matrix, image: Image) -> tuple[str, ...]:
 
 def _prebuilt_on(matrix: Matrix, image: Image, backend: str) -> tuple[str, ...]:
     wanted = matrix.backends[backend].prebuilt_on
-    return tuple(a for a in matrix.serves(image, backend) if a in wanted)
+    return tuple(a for a in matrix.backend_architectures(image, backend) if a in wanted)
 
 
 def labels(matrix: Matrix, image: Image) -> dict[str, str]:
@@ -198,8 +200,8 @@ def labels(matrix: Matrix, image: Image) -> dict[str, str]:
         f"{OWN}.id": image.id,
         f"{OWN}.platform": image.platform,
         f"{OWN}.backends": ",".join(image.backends),
-        f"{OWN}.architectures": ",".join(matrix.supported(image)),
-        f"{OWN}.packages": ",".join(f"{name}=={version}" for name, version in matrix.packages(image).items()),
+        f"{OWN}.architectures": ",".join(matrix.image_architectures(image)),
+        f"{OWN}.packages": ",".join(f"{name}=={version}" for name, version in matrix.pinned_packages(image).items()),
     }
 
 

@@ -61,7 +61,7 @@ def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
     return [
         f"{FILE}: platforms.{platform}.pins.{package}: {version} is pinned, but {lock_path(name)} has "
         f"{held.get(package, 'no version of it')}"
-        for package, version in matrix.locked(name).items()
+        for package, version in matrix.lock_pins(name).items()
         if held.get(package) != version
     ]
 
@@ -69,7 +69,7 @@ def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
 def rendered(root: Path) -> dict[str, str]:
     """What `render` makes of the repository at `root`. Raises AttnError."""
     matrix = read(root / FILE)
-    paths = {name: root / lock_path(name) for platform in matrix.platforms for name in matrix.locks(platform)}
+    paths = {name: root / lock_path(name) for platform in matrix.platforms for name in matrix.lock_names(platform)}
     locks = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
     readme = root / README
     return render(matrix, locks, readme.read_text(encoding="utf-8") if readme.exists() else "")

@@ -15,11 +15,13 @@ Index = dict[tuple[str | None, str | None, str | None], list[Image]]
 def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
     """The spec of every image, by id."""
     images = matrix.images
-    indices = {base: _index(matrix, [image for image in images if _is(matrix, image, base)]) for base in (False, True)}
+    indices = {
+        base: _index(matrix, [image for image in images if _in_family(matrix, image, base)]) for base in (False, True)
+    }
     return {image.id: _spec(matrix, image, indices[image.is_base]) for image in images}
 
 
-def _is(matrix: Matrix, image: Image, base: bool) -> bool:
+def _in_family(matrix: Matrix, image: Image, base: bool) -> bool:
     """Whether an image is a `-base` variant or not, or has no other one; none is, that cannot be built yet."""
     platform = matrix.platforms[image.platform]
     return not platform.unlocked and (image.is_base == base or AXOLOTL not in platform.pins)
@@ -34,9 +36,9 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         device=platform.device,
         driver=platform.driver.minimum if platform.driver else None,
         backends=tuple(_backend(matrix, name, image) for name in image.backends),
-        packages=matrix.packages(image),
+        packages=matrix.pinned_packages(image),
         architectures={name: matrix.architectures[name].capabilities for name in platform.known},
-        supported=matrix.supported(image),
+        supported=matrix.image_architectures(image),
         floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
         siblings=tuple(_siblings(matrix, image, images)),
         gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
@@ -47,7 +49,7 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
     return BackendSpec(
         name=name,
         packages=matrix.backends[name].packages,
-        architectures=matrix.serves(image, name),
+        architectures=matrix.backend_architectures(image, name),
         gradients=matrix.gradients(name, image.platform),
         eight_bit=matrix.backends[name].eight_bit,
     )
@@ -83,7 +85,7 @@ def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
 
     On an architecture that this image runs on itself only an image of another platform helps: its driver may do.
     """
-    own = matrix.supported(image) or (None,)
+    own = matrix.image_architectures(image) or (None,)
     chosen: dict[str, Image] = {}
     for architecture in (*matrix.architectures, None):
         near = (other for key in _keys(image) for other in images.get((architecture, *key), ()))
@@ -92,7 +94,7 @@ def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
         if nearest is not None:
             chosen.setdefault(nearest.id, nearest)
     for other in chosen.values():
-        yield Sibling(id=other.id, platform=other.platform, architectures=matrix.supported(other))
+        yield Sibling(id=other.id, platform=other.platform, architectures=matrix.image_architectures(other))
 
 
 def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
@@ -103,7 +105,7 @@ def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
     index: Index = defaultdict(list)
     trains = (image for image in images if matrix.gradients(image.default, image.platform))
     for image in sorted(trains, key=lambda image: (image.combination == ALL, image.architecture is not None)):
-        for architecture in matrix.supported(image) or (None,):
+        for architecture in matrix.image_architectures(image) or (None,):
             for key in _keys(image):
                 index[(architecture, *key)].append(image)
     return index

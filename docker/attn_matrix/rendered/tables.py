@@ -46,12 +46,12 @@ def text(matrix: Matrix) -> str:
 
 def _image(matrix: Matrix, image: Image, *variants: Image) -> tuple[str, ...]:
     backends = (name if matrix.gradients(name, image.platform) else f"{name} (forward only)" for name in image.backends)
-    versions = (f"{package} {version}" for package, version in matrix.packages(image).items())
+    versions = (f"{package} {version}" for package, version in matrix.pinned_packages(image).items())
     return (
         f"`{image.id}`",
         ", ".join(backends),
         ", ".join(versions),
-        ", ".join(matrix.supported(image)) or "none needed",
+        ", ".join(matrix.image_architectures(image)) or "none needed",
         _size(image),
         ", ".join(f"`{other.id.removeprefix(image.id)}`{_size(other, ' ')}" for other in variants),
     )

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint.probe import cases, plan
+from entrypoint.probe import cases, schedule
 from entrypoint.probe.backends import Backend, fa4
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def training(head_dims: Sequence[tuple[int, int]]) -> list[Training]:
 
 def checked(backend: Backend) -> list[Checked]:
     """What the check of a start calls, once for each kernel that it needs."""
-    runs = [*plan.always(backend, "cuda"), *plan.checked(backend, far=False)]
-    return [Checked(backend=run.backend.name, case=run.case) for run in plan.variants(runs)]
+    runs = [*schedule.always(backend, "cuda"), *schedule.checked(backend, far=False)]
+    return [Checked(backend=run.backend.name, case=run.case) for run in schedule.variants(runs)]
 
 
 def aim(arch: str, directory: Path) -> None:

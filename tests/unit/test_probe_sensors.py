@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from entrypoint.events import HEALTH_FIELDS
-from entrypoint.probe import health
+from entrypoint.probe import sensors as probed
 from entrypoint.probe.eventlog import EventLog
 
 
@@ -64,7 +64,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
 
 def test_a_gpu_under_load(nvml: Nvml) -> None:
     """Degrees, watts, megahertz, names of what held the clocks back, and one process beside ours."""
-    assert health.sensors_of("GPU-0").facts() == {
+    assert probed.sensors_of("GPU-0").facts() == {
         "temperature": 61,
         "power_watts": 698.0,
         "power_limit_watts": 700.0,
@@ -83,13 +83,13 @@ def test_a_gpu_under_load(nvml: Nvml) -> None:
 @pytest.mark.parametrize("uuid", [None, "GPU-0"])
 def test_every_field_is_there_whatever_is_known(uuid: str | None) -> None:
     """On a machine without NVML too."""
-    assert set(health.sensors_of(uuid).facts()) == set(HEALTH_FIELDS)
+    assert set(probed.sensors_of(uuid).facts()) == set(HEALTH_FIELDS)
 
 
 def test_a_value_that_is_not_supported_is_unknown(nvml: Nvml) -> None:
     """A consumer card has no ECC: null, and the others are as they were."""
     nvml.values |= {"nvmlDeviceGetTotalEccErrors": None, "nvmlDeviceGetRemappedRows": None, "nvmlEventSetCreate": None}
-    facts = health.sensors_of("GPU-0").facts()
+    facts = probed.sensors_of("GPU-0").facts()
     assert [facts[name] for name in ("ecc_uncorrected", "row_remap_pending", "row_remap_failed", "xids")] == [None] * 4
     assert facts["temperature"] == 61
 
@@ -97,14 +97,14 @@ def test_a_value_that_is_not_supported_is_unknown(nvml: Nvml) -> None:
 def test_no_nvml_is_a_reason(nvml: Nvml) -> None:
     """Unknown stays unknown, and nothing is raised."""
     nvml.values["nvmlInit"] = None
-    facts = health.sensors_of("GPU-0").facts()
+    facts = probed.sensors_of("GPU-0").facts()
     assert facts["reason"] == "RuntimeError: Not Supported"
     assert facts["ecc_uncorrected"] is None
 
 
 def test_samples_add_up(nvml: Nvml) -> None:
     """The highest temperature and clock, and every reason that held a clock back; an idle clock (bit 0) is none."""
-    sensors = health.sensors_of("GPU-0")
+    sensors = probed.sensors_of("GPU-0")
     for degrees, clock, reasons in ((70, 1900, 0x1), (88, 900, 0x20), (80, 1000, 0x60)):
         nvml.values |= {"nvmlDeviceGetTemperature": degrees, "nvmlDeviceGetClockInfo": clock}
         nvml.values["nvmlDeviceGetCurrentClocksThrottleReasons"] = reasons
@@ -117,7 +117,7 @@ def test_samples_add_up(nvml: Nvml) -> None:
 def test_failed_rows_and_pending_ones_are_told_apart(nvml: Nvml) -> None:
     """NVML's order: corrected, uncorrected, pending, failed."""
     nvml.values["nvmlDeviceGetRemappedRows"] = (5, 6, 1, 0)
-    facts = health.sensors_of("GPU-0").facts()
+    facts = probed.sensors_of("GPU-0").facts()
     assert (facts["row_remap_pending"], facts["row_remap_failed"]) == (True, False)
 
 
@@ -126,7 +126,7 @@ def test_xids_of_a_crash_are_told_at_its_end(nvml: Nvml) -> None:
     stream = io.StringIO()
 
     def crash() -> None:
-        with health.watched("GPU-0", EventLog(stream)):
+        with probed.watched("GPU-0", EventLog(stream)):
             nvml.xids += [31, 45]
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 

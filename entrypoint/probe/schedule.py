@@ -15,7 +15,7 @@ CASES_PER_KERNEL = 6
 
 
 @dataclass(frozen=True)
-class Run:
+class Scheduled:
     """One case for a backend, or for one of its kernels, forced: then the case's id begins with the kernel's name."""
 
     backend: Backend
@@ -27,24 +27,24 @@ class Run:
         return (self.backend.name, self.case.variant)
 
 
-def checked(backend: Backend, *, far: bool) -> list[Run]:
+def checked(backend: Backend, *, far: bool) -> list[Scheduled]:
     """Every case that the backend claims, and beside it the same of its kernels, of each the first few."""
-    runs = [Run(backend, case) for case in cases.startup_cases(backend.capabilities, far=far)]
+    runs = [Scheduled(backend, case) for case in cases.startup_cases(backend.capabilities, far=far)]
     for name, kernel in backend.kernels.items():
         few = cases.startup_cases(kernel.capabilities)[:CASES_PER_KERNEL]
-        runs += [Run(kernel, replace(case, id=f"{name}:{case.id}")) for case in few]
+        runs += [Scheduled(kernel, replace(case, id=f"{name}:{case.id}")) for case in few]
     # Side by side they share the reference; the far case stays the last.
     order = {problem: index for index, problem in enumerate(dict.fromkeys(run.case.problem for run in runs))}
     return sorted(runs, key=lambda run: (run.case.layout == "far", order[run.case.problem]))
 
 
-def always(backend: Backend, device_type: str) -> list[Run]:
+def always(backend: Backend, device_type: str) -> list[Scheduled]:
     """What is compiled however long it takes: the plainest cases, and what is timed."""
-    timed = [Run(backend, case) for case in performance.timed_cases(device_type, backend.capabilities)]
-    return [*(Run(backend, case) for case in cases.startup_cases(backend.capabilities)[:ALWAYS]), *timed]
+    timed = [Scheduled(backend, case) for case in performance.timed_cases(device_type, backend.capabilities)]
+    return [*(Scheduled(backend, case) for case in cases.startup_cases(backend.capabilities)[:ALWAYS]), *timed]
 
 
-def variants(runs: Iterable[Run]) -> Iterator[Run]:
+def variants(runs: Iterable[Scheduled]) -> Iterator[Scheduled]:
     """The first run of each compiled kernel."""
     seen = set()
     for run in runs:

@@ -1,0 +1,53 @@
+"""The rooms of the house: which folder may import which, so that data takes one way and no circle comes back."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attn_matrix import ROOT
+
+# Each room, and all that it may import beside its own modules and the package's top (errors, hints).
+HOST = {
+    "matrix": set[str](),
+    "rendered": {"matrix"},
+    "host": {"matrix", "rendered"},
+    "commands": {"matrix", "rendered", "host"},
+}
+# What the judge and the probe may know of the container's side. Neither knows the other.
+JUDGE = {"events", "outcome", "settings", "spec", "choice"}
+PROBE = {"events", "devices", "spec"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports, those within functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parts(folder: Path, package: str) -> set[str]:
+    """The modules and rooms of `package` that the modules in `folder` import."""
+    names = {name for path in folder.rglob("*.py") for name in imported(path)}
+    return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize("room", HOST)
+def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
+    used = parts(ROOT / "docker/attn_matrix" / room, "attn_matrix") & HOST.keys()
+    assert used - {room} <= HOST[room]
+
+
+@pytest.mark.parametrize(("room", "known"), [("judge", JUDGE), ("probe", PROBE)])
+def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
+    assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
+
+
+def test_no_module_stands_outside_of_a_room() -> None:
+    """But the package's own face and what every room needs."""
+    top = {path.stem for path in (ROOT / "docker/attn_matrix").glob("*.py")}
+    assert top == {"__init__", "__main__", "cli", "errors", "hints"}
