@@ -2,9 +2,9 @@
 
     python tests/gpu/recipes.py ID… --out DIR [--docker '--device nvidia.com/gpu=all']
 
-For each recipe (docker/specs/<id>.json) it runs `axolotl train` on the Llama of tests/train/tiny_llama.py, 30 steps, the
-same data and seed each time, and once more with tests/train/reference.py: plain attention, documents kept apart. It
-judges nothing: DIR/<id>.json holds what was logged, beside GPU, versions and date. Standard library only.
+For each recipe (docker/specs/<id>.json) it runs `axolotl train` on the Llama of tests/train/tiny_llama.py, 30 steps,
+the same data and seed each time, and once more with tests/train/reference.py: plain attention, documents kept apart.
+It judges nothing: DIR/<id>.json holds what was logged, beside GPU, versions and date. Standard library only.
 """
 
 from __future__ import annotations
