@@ -25,7 +25,9 @@ def ask(image: str, what: str, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("implementation", ["flash_attention_2", "flash_attention_3", "kernels-community"])
-def test_an_attention_that_is_not_installed_is_refused_without_asking_the_hub(sdpa_cpu: str, implementation: str) -> None:
+def test_an_attention_that_is_not_installed_is_refused_without_asking_the_hub(
+    sdpa_cpu: str, implementation: str
+) -> None:
     """The image's USE_HUB_KERNELS=0 holds for attention, and the error says how to go past it."""
     answer = ask(sdpa_cpu, implementation)
 
