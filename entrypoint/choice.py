@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from entrypoint.devices import Devices, older
+from entrypoint.devices import AMD, NVIDIA, Closed, Devices, older
 from entrypoint.errors import ConfigError, MismatchError
 from entrypoint.settings import AUTO, FORWARD_ONLY, Settings
 from entrypoint.spec import BackendSpec, ImageSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vendor:
+    """How a container gets GPUs of one maker: `options` of docker run, Kubernetes' `resource`, what a node needs.
+
+    `selection` names the variables that hide GPUs; `tool` shows what a GPU does, and `log` its errors.
+    """
+
+    name: str
+    options: str
+    resource: str
+    node: str
+    selection: str
+    tool: str
+    log: str
+
+
+VENDORS: Final = {
+    NVIDIA: Vendor(
+        name="NVIDIA",
+        options="--gpus all",
+        resource="nvidia.com/gpu",
+        node="an NVIDIA driver and the NVIDIA Container Toolkit",
+        selection="CUDA_VISIBLE_DEVICES is",
+        tool="nvidia-smi",
+        log="dmesg | grep Xid",
+    ),
+    # By number: the image need not have a group of the name that the host gives it.
+    AMD: Vendor(
+        name="AMD",
+        options="--device /dev/kfd --device /dev/dri --group-add video --group-add $(stat -c %g /dev/kfd)",
+        resource="amd.com/gpu",
+        node="AMD's amdgpu driver",
+        selection="ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES are",
+        tool="rocm-smi",
+        log="dmesg | grep amdgpu",
+    ),
+}
+
+
+def vendor_of(spec: ImageSpec) -> Vendor:
+    """The maker of the GPUs that the image is for; the caller knows that it is for GPUs."""
+    return VENDORS[spec.vendor or NVIDIA]
 
 
 def refuse_early(spec: ImageSpec, settings: Settings, devices: Devices) -> None:
@@ -24,24 +69,39 @@ def refuse_early(spec: ImageSpec, settings: Settings, devices: Devices) -> None:
         raise MismatchError(*_no_gpu(spec, devices))
     if devices.driver and spec.driver and older(devices.driver, spec.driver):
         raise MismatchError(
-            f"The NVIDIA driver here is {devices.driver}; {spec.platform} needs {spec.driver} or newer.",
+            f"The {vendor_of(spec).name} driver here is {devices.driver}; {spec.platform} needs {spec.driver} or newer.",
             "Update the driver, or start the job on a node that has a newer one.",
         )
 
 
 def _no_gpu(spec: ImageSpec, devices: Devices) -> tuple[str, str]:
+    """What is missing, and what to do: a driver without a device, a device without leave to open it, or no GPU."""
+    vendor = vendor_of(spec)
     cpu_image = next((sibling.id for sibling in spec.siblings if sibling.platform == "cpu"), None)
     or_cpu = f" To try it without a GPU, use axolotl-attn:{cpu_image}." if cpu_image else ""
+    if devices.closed:
+        return _closed(devices.closed)
     if devices.listed or devices.driver:
         return (
-            f"This machine has an NVIDIA driver ({devices.driver}), but the container was given no GPU.",
-            "Add --gpus all to docker run (Kubernetes: resources.limits nvidia.com/gpu), and check that "
-            f"CUDA_VISIBLE_DEVICES is not empty.{or_cpu}",
+            f"This machine has an {vendor.name} driver ({devices.driver}), but the container was given no GPU.",
+            f"Add {vendor.options} to docker run (Kubernetes: resources.limits {vendor.resource}), and check that "
+            f"{vendor.selection} not empty.{or_cpu}",
         )
+    others = ", though another maker's is" if devices.others else ""
     return (
-        f"No NVIDIA GPU is in reach, and {spec.id} needs one.",
-        "Start it on a node with an NVIDIA driver and the NVIDIA Container Toolkit, with --gpus all (Kubernetes: "
-        f"resources.limits nvidia.com/gpu).{or_cpu}",
+        f"No {vendor.name} GPU is in reach{others}, and {spec.id} needs one.",
+        f"Start it on a node with {vendor.node}, with {vendor.options} (Kubernetes: "
+        f"resources.limits {vendor.resource}).{or_cpu}",
+    )
+
+
+def _closed(nodes: tuple[Closed, ...]) -> tuple[str, str]:
+    groups = list(dict.fromkeys(node.group for node in nodes))
+    return (
+        f"The container has {', '.join(node.path for node in nodes)}, but its user may not open "
+        f"{'it' if len(nodes) == 1 else 'them'}.",
+        f"Add {' '.join(f'--group-add {group}' for group in groups)} to docker run (Kubernetes: "
+        f"securityContext.supplementalGroups: [{', '.join(map(str, groups))}]).",
     )
 
 

@@ -47,7 +47,7 @@ SUBJECTS: Final = ("torch", "device", "backend")
 # absolute value of the reference. finite: whether every value of the backend's tensor is.
 TENSOR_FIELDS: Final = ("error", "baseline", "relative", "baseline_relative", "scale", "finite")
 
-# uuid, capability ("9.0") and driver are null on a CPU; memory is in bytes.
+# uuid, capability ("9.0", or AMD's "gfx942") and driver are null on a CPU; memory is in bytes.
 DEVICE_FIELDS: Final = ("index", "name", "uuid", "capability", "driver", "memory_total", "memory_free")
 
 # What NVML says of a GPU, null where it says nothing: temperature (degrees Celsius), power_watts, power_limit_watts,

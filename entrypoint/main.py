@@ -118,7 +118,7 @@ def _spec(path: Path) -> ImageSpec:
 def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
     try:
-        devices = look(start.environ)
+        devices = look(start.environ, vendor=start.spec.vendor)
         refuse_early(start.spec, settings, devices)
         key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:

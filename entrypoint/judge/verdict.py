@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any, Final
 
-from entrypoint.choice import fits
+from entrypoint.choice import fits, vendor_of
 from entrypoint.judge.budgets import Weighed, weigh_case
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, wrong
 from entrypoint.judge.health import judge_health
@@ -23,8 +23,13 @@ def judge(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Finding
     """Everything to be said of one device, the most serious first; never empty."""
     findings = [*_mismatch(spec, outcome), *_unusable(outcome)]
     if not findings:
-        findings = [*_ended(spec, settings, outcome), *judge_health(outcome), *_cases(outcome), *_conduct(outcome)]
-        findings += [*_gradients(spec, outcome), *_observed(spec, outcome), *judge_speed(spec, settings, outcome)]
+        findings = [*_ended(spec, settings, outcome), *judge_health(outcome), *_cases(spec, outcome)]
+        findings += [
+            *_conduct(outcome),
+            *_gradients(spec, outcome),
+            *_observed(spec, outcome),
+            *judge_speed(spec, settings, outcome),
+        ]
     if outcome.ending == "done" and not outcome.cases and not findings:
         findings.append(internal("The check ended without measuring a single case."))
     if settings.backend == AUTO and outcome.backend != spec.default.name:
@@ -50,7 +55,7 @@ def _mismatch(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
     if outcome.ending != "stopped" or backend is None:
         return []
     gpu = outcome.gpu
-    name = f"{gpu.get('name')} (compute capability {gpu.get('capability')})"
+    name = f"{gpu.get('name')} ({_chip(gpu)})"
     architecture = spec.architecture_of(str(gpu.get("capability")))
     others = [s.id for s in spec.siblings if architecture in s.architectures]
     here = [b.name for b in spec.backends if b.gradients and fits(spec, b, gpu)]
@@ -61,13 +66,19 @@ def _mismatch(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
     return [Finding(verdict="NOT_CHECKED", code=Code.MISMATCH, what=what, advice=advice)]
 
 
+def _chip(gpu: dict[str, Any]) -> str:
+    """ "compute capability 9.0", or AMD's "gfx942"."""
+    capability = str(gpu.get("capability"))
+    return capability if capability.startswith("gfx") else f"compute capability {capability}"
+
+
 def _unusable(outcome: Outcome) -> list[Finding]:
     if outcome.unusable is None:
         return []
     reason = outcome.unusable["reason"]
     if outcome.unusable.get("subject") == "device":
         what = f"{outcome.device} cannot be used: {reason}"
-        advice = "Compare the driver with the image's CUDA version, or start the job on another node."
+        advice = "Compare the driver with what the image's platform needs, or start the job on another node."
         return [Finding(verdict="NOT_CHECKED", code=Code.MISMATCH, kind="device", what=what, advice=advice)]
     what = f"{outcome.backend} cannot be loaded in this image: {reason}"
     advice = "Its packages do not fit each other, so no node can run it: use the released image, or rebuild this one."
@@ -88,7 +99,8 @@ def _ended(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Findin
     if spec.device == "cuda" and outcome.in_kernels:
         xids = "".join(f"; the driver reported Xid {xid}" for xid in (outcome.health or {}).get("xids") or ())
         what = f"{outcome.backend} {how} {where} on {outcome.gpu.get('name', outcome.device)}{xids}."
-        advice = "Start the job on another node, and drain this one until its GPU is tested (dmesg | grep Xid)."
+        log = vendor_of(spec).log
+        advice = f"Start the job on another node, and drain this one until its GPU is tested ({log})."
         return [gpu_fault("ended", what, advice)]
     return [internal(f"The check of {outcome.backend} {how} {where}.")]
 
@@ -122,7 +134,7 @@ def _way_out(outcome: Outcome) -> str:
     return ""
 
 
-def _cases(outcome: Outcome) -> list[Finding]:
+def _cases(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
     findings = []
     over = [(case["id"], worst) for case in outcome.cases if not (worst := worst_of(case)).within]
     if over:
@@ -134,7 +146,9 @@ def _cases(outcome: Outcome) -> list[Finding]:
     memory = [error for error in outcome.case_errors if error.get("out_of_memory")]
     if memory:
         what = f"GPU memory ran out in {memory[0]['id']}: {memory[0]['reason']}"
-        advice = "Another process holds the GPU (see nvidia-smi); end it, or start the job on another node."
+        advice = (
+            f"Another process holds the GPU (see {vendor_of(spec).tool}); end it, or start the job on another node."
+        )
         none = Finding(verdict="NOT_CHECKED", code=Code.INTERNAL, kind="memory", what=what, advice=advice)
         findings.append(none)
     raised = [error for error in outcome.case_errors if not error.get("out_of_memory")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrypoint import devices
+from entrypoint.probe.backends import hardware
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,9 @@ PACKAGES = (
     "nvidia-cudnn-cu13",
     "nvidia-cublas-cu12",
     "nvidia-cublas",
+    # Triton as torch's wheels for ROCm ask for it, by its newer and its older name.
+    "triton-rocm",
+    "pytorch-triton-rocm",
 )
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -57,7 +61,10 @@ def installed() -> dict[str, str]:
 
 
 def cuda_device(where: torch.device) -> dict[str, object]:
-    """DEVICE_FIELDS of a GPU; the uuid as nvidia-smi writes it, memory in bytes."""
+    """DEVICE_FIELDS of a GPU; the uuid as nvidia-smi or rocminfo writes it, memory in bytes.
+
+    AMD's torch has the gfx name with its features ("gfx942:sramecc+:xnack-"); the capability is the name alone.
+    """
     import torch
 
     index = where.index if where.index is not None else torch.cuda.current_device()
@@ -66,12 +73,28 @@ def cuda_device(where: torch.device) -> dict[str, object]:
     return {
         "index": index,
         "name": properties.name,
-        "uuid": f"GPU-{properties.uuid}",
-        "capability": f"{properties.major}.{properties.minor}",
+        "uuid": _amd_uuid(str(properties.uuid)) if on_amd() else f"GPU-{properties.uuid}",
+        "capability": hardware.chip_of(where) if on_amd() else f"{properties.major}.{properties.minor}",
         "driver": driver_version(),
         "memory_total": total,
         "memory_free": free,
     }
+
+
+def on_amd() -> bool:
+    """Whether torch was built for AMD's GPUs, which it calls `cuda` too."""
+    import torch
+
+    return torch.version.hip is not None
+
+
+def _amd_uuid(uuid: str) -> str:
+    """HIP's UUID is the 16 hexadecimal digits of rocminfo's as text, and torch prints the bytes of that text."""
+    try:
+        digits = bytes.fromhex(uuid.replace("-", "")).decode("ascii")
+        return f"GPU-{int(digits, 16):016x}"
+    except ValueError:
+        return f"GPU-{uuid}"
 
 
 def cpu_device(where: torch.device) -> dict[str, object]:
@@ -90,6 +113,8 @@ def cpu_device(where: torch.device) -> dict[str, object]:
 
 def driver_version() -> str | None:
     """Such as "580.159.04", from the kernel module's own file, or where that is missing (WSL) from nvidia-ml-py."""
+    if on_amd():
+        return devices.look(os.environ, vendor=devices.AMD).driver
     return devices.look(os.environ).driver or _driver_from_nvml()
 
 

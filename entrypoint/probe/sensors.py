@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from entrypoint.events import HEALTH_FIELDS
 from entrypoint.probe.eventlog import EventLog
+from entrypoint.probe.facts import on_amd
 
 T = TypeVar("T")
 # nvml.h: nvmlClocksEventReason…; an idle clock (bit 0) is no finding.
@@ -116,6 +117,8 @@ def sensors_of(uuid: str | None) -> Sensors | NoSensors:
     """The sensors of the GPU with this UUID as nvidia-smi writes it, whatever index the container gave it."""
     if uuid is None:
         return NoSensors("this device has no NVML")
+    if on_amd():
+        return NoSensors("they are read through NVIDIA's NVML alone, and this GPU is AMD's")
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()

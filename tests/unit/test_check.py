@@ -10,7 +10,7 @@ from attn_matrix.cli import main
 from attn_matrix.commands import check
 from attn_matrix.errors import EngineMissing
 from attn_matrix.host import engine, environment, machine
-from attn_matrix.host.container import attn_variables, wants_gpus
+from attn_matrix.host.container import attn_variables, devices_for
 from attn_matrix.matrix.load import read
 from attn_matrix.matrix.select import pick_one
 
@@ -102,7 +102,7 @@ def test_only_our_variables_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_gpus_go_to_gpu_images_on_gpu_machines(name: str, here: machine.Machine, expected: bool) -> None:
     """An engine without the NVIDIA toolkit refuses a request for GPUs, so none is made in vain."""
-    assert wants_gpus(SMALL, pick_one(SMALL, name), here) is expected
+    assert devices_for(SMALL, pick_one(SMALL, name), here).gpus is expected
 
 
 def test_run_wants_one_image(capsys: pytest.CaptureFixture[str]) -> None:

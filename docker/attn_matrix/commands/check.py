@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from attn_matrix.errors import EngineMissing
 from attn_matrix.host import engine, environment, machine
-from attn_matrix.host.container import attn_variables, wants_gpus
+from attn_matrix.host.container import attn_variables, devices_for
 from attn_matrix.host.images import build
 from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
 from attn_matrix.matrix.load import FILE, read
@@ -36,8 +36,8 @@ def _handle(arguments: Namespace) -> int:
         engine.say(f"{error.lines[0]}: the same check from the same lock in a virtual environment instead")
         return environment.check(arguments.root, matrix, choice.image, sources, argv)
     build(arguments.root, matrix, [choice.image], sources)
-    gpus = wants_gpus(matrix, choice.image, here)
-    return engine.run(engine.Request(matrix.tag(choice.image), ["check", *argv], attn_variables(), gpus))
+    given, tag = devices_for(matrix, choice.image, here), matrix.tag(choice.image)
+    return engine.run(engine.Request(tag, ["check", *argv], attn_variables(), given.gpus, given.paths, given.groups))
 
 
 def split(given: Sequence[str]) -> tuple[str | None, list[str]]:

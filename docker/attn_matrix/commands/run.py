@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import REMAINDER, ArgumentParser, Namespace, _SubParsersAction
 
 from attn_matrix.host import engine, machine
-from attn_matrix.host.container import attn_variables, wants_gpus
+from attn_matrix.host.container import attn_variables, devices_for
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick_one
 
@@ -22,5 +22,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def _handle(arguments: Namespace) -> int:
     matrix = read(arguments.root / FILE)
     image = pick_one(matrix, arguments.id)
-    gpus = wants_gpus(matrix, image, machine.look())
-    return engine.run(engine.Request(matrix.tag(image), arguments.cmd, attn_variables(), gpus))
+    given = devices_for(matrix, image, machine.look())
+    request = engine.Request(matrix.tag(image), arguments.cmd, attn_variables(), given.gpus, given.paths, given.groups)
+    return engine.run(request)

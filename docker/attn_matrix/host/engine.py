@@ -166,17 +166,24 @@ def _context_host() -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A container to run: `gpus` hands all NVIDIA GPUs of the host to it."""
+    """A container to run: `gpus` hands all NVIDIA GPUs of the host to it, `devices` are device files or folders of them.
+
+    `groups` are the numbers of further groups that its user is in, such as those that may open the devices.
+    """
 
     image: str
     command: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     gpus: bool = False
+    devices: Sequence[str] = ()
+    groups: Sequence[str] = ()
 
     def as_docker_run(self) -> list[str]:
         """The `docker run` that does the same: it is echoed, so that a person can repeat it."""
         variables = [part for name, value in self.environment.items() for part in ("-e", f"{name}={value}")]
         gpus = ["--gpus", "all"] if self.gpus else []
+        gpus += [part for path in self.devices for part in ("--device", path)]
+        gpus += [part for group in self.groups for part in ("--group-add", group)]
         return ["docker", "run", "--rm", *gpus, *variables, self.image, *self.command]
 
 
@@ -209,6 +216,8 @@ def created(client: DockerClient, request: Request) -> Iterator[Container]:
             list(request.command),
             environment=dict(request.environment),
             device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if request.gpus else [],
+            devices=[f"{path}:{path}:rwm" for path in request.devices],
+            group_add=list(request.groups),
         )
     except ImageNotFound as error:
         name = request.image.rpartition(":")[2]

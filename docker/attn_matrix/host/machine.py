@@ -14,8 +14,11 @@ from typing import Final
 from attn_matrix.errors import AttnError, CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.model import Baseline, Image, Matrix
+from entrypoint import kfd
+from entrypoint.devices import AMD, NVIDIA
 
 PROC: Final = Path("/proc/driver/nvidia")
+ROOT: Final = Path("/")
 QUERY: Final = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
 
 
@@ -27,11 +30,12 @@ class NothingFits(AttnError):
 
 @dataclass(frozen=True)
 class Gpu:
-    """`capability` is CUDA's, such as "9.0", and `driver` such as "580.159.04"; None when unknown."""
+    """`capability` is CUDA's, such as "9.0", or AMD's gfx name; `driver` is such as "580.159.04". None when unknown."""
 
     name: str
     capability: str | None = None
     driver: str | None = None
+    vendor: str = NVIDIA
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,11 @@ class Choice:
 
 
 def look() -> Machine:
-    """The NVIDIA GPUs here: from nvidia-smi, else from what the driver says in /proc (no capability there)."""
-    return Machine(gpus=_from_smi() or _from_proc(PROC))
+    """The GPUs here, NVIDIA's first: from nvidia-smi, else from what the driver says in /proc (no capability there).
+
+    AMD's come from its kernel driver, so no program of ROCm need be installed.
+    """
+    return Machine(gpus=(*(_from_smi() or _from_proc(PROC)), *_from_kfd(ROOT)))
 
 
 def _from_smi() -> tuple[Gpu, ...]:
@@ -69,6 +76,11 @@ def _from_proc(root: Path) -> tuple[Gpu, ...]:
     """GPUs from `gpus/*/information`, whose first line is such as `Model:  NVIDIA H200`, and `version`."""
     driver = _driver(root / "version")
     return tuple(Gpu(name=name, driver=driver) for name in _models(root))
+
+
+def _from_kfd(root: Path) -> tuple[Gpu, ...]:
+    driver = kfd.driver(root)
+    return tuple(Gpu(f"AMD {gpu.arch}", gpu.arch, driver, AMD) for gpu in kfd.gpus(root))
 
 
 def _models(root: Path) -> Iterator[str]:
@@ -94,6 +106,9 @@ def choose(matrix: Matrix, machine: Machine) -> Choice:
     gpu = machine.gpus[0]
     refused = {image.id: _refusal(matrix, image, gpu) for image in matrix.images}
     fitting = [image for image in matrix.images if refused[image.id] is None]
+    if not fitting and gpu.vendor == AMD:
+        # Many processors have a small AMD GPU in them, for which nobody makes images.
+        return _for_cpu(matrix, f"no image that can be built runs on this machine's {gpu.name}, so its CPU is checked")
     if not fitting:
         reasons = (f"{name}: {reason}" for name, reason in refused.items())
         raise NothingFits(f"no image runs on {gpu.name} (driver {gpu.driver})", *reasons)
@@ -105,11 +120,11 @@ def choose(matrix: Matrix, machine: Machine) -> Choice:
     return Choice(fitting[0], f"this machine has {gpu.name}, and nothing was measured there")
 
 
-def _for_cpu(matrix: Matrix) -> Choice:
+def _for_cpu(matrix: Matrix, reason: str = "no GPU on this machine") -> Choice:
     images = [image for image in matrix.images if matrix.platforms[image.platform].device == "cpu"]
     if not images:
         raise NothingFits("no GPU on this machine, and no image for a CPU in images.yaml")
-    return Choice(_quick(matrix, images)[0], "no GPU on this machine")
+    return Choice(_quick(matrix, images)[0], reason)
 
 
 def _quick(matrix: Matrix, images: list[Image]) -> list[Image]:
@@ -122,11 +137,12 @@ def _refusal(matrix: Matrix, image: Image, gpu: Gpu) -> str | None:
     platform = matrix.platforms[image.platform]
     if platform.device == "cpu":
         return "is for a CPU"
-    vendors = {matrix.architectures[name].vendor for name in platform.architectures}
-    if "nvidia" not in vendors:
-        return f"is for GPUs of {', '.join(sorted(vendors))}"
+    if (vendor := matrix.vendor(image.platform)) != gpu.vendor:
+        return f"is for GPUs of {vendor}"
+    if platform.unlocked:
+        return f"cannot be built yet: {platform.unlocked.reason}"
     if gpu.capability and not any(gpu.capability in caps for caps in _capabilities(matrix, image)):
-        return f"does not run on compute capability {gpu.capability}"
+        return f"does not run on {'compute capability ' if vendor == NVIDIA else ''}{gpu.capability}"
     if platform.driver and gpu.driver and _numbers(gpu.driver) < _numbers(platform.driver.minimum):
         return f"needs driver {platform.driver.minimum} or newer"
     return None

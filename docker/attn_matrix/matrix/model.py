@@ -104,6 +104,10 @@ class Tables(Model):
         """The architectures of `platform` that `backend` trains on; empty on a platform without any, such as a CPU."""
         return tuple(a for a in self.platforms[platform].architectures if a in self.backends[backend].architectures)
 
+    def vendor(self, platform: str) -> str | None:
+        """Who makes the GPUs of `platform`; None for a CPU."""
+        return next((self.architectures[name].vendor for name in self.platforms[platform].architectures), None)
+
     def gradients(self, backend: str, platform: str) -> bool:
         """Whether `backend` has a backward pass on `platform`."""
         forward_only = self.backends[backend].forward_only

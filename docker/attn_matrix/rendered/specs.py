@@ -34,6 +34,7 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         version=matrix.project.version,
         platform=image.platform,
         device=platform.device,
+        vendor=matrix.vendor(image.platform),
         driver=platform.driver.minimum if platform.driver else None,
         backends=tuple(_backend(matrix, name, image) for name in image.backends),
         packages=matrix.pinned_packages(image),
