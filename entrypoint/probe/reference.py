@@ -88,11 +88,8 @@ def scores_of(arguments: Arguments) -> Tensor:
 
 def reordered(arguments: Arguments) -> Tensor:
     """As `attention`, the scale applied to k: equal in exact arithmetic, with other roundings."""
-    import torch
-
     k = repeat_kv(arguments.k * softmax_scale(arguments), arguments.q.shape[2])
-    scores = torch.einsum("bihd,bjhd->bhij", arguments.q, k)
-    return weighted_sum(scores, arguments)
+    return weighted_sum(product("bihd,bjhd->bhij", arguments.q, k), arguments)
 
 
 def weighted_sum(scores: Tensor, arguments: Arguments) -> Tensor:
@@ -100,7 +97,20 @@ def weighted_sum(scores: Tensor, arguments: Arguments) -> Tensor:
     import torch
 
     weights = torch.softmax(masked(scores, arguments), dim=-1)
-    return torch.einsum("bhij,bjhd->bihd", weights, repeat_kv(arguments.v, scores.shape[1]))
+    return product("bhij,bjhd->bihd", weights, repeat_kv(arguments.v, scores.shape[1]))
+
+
+def product(equation: str, one: Tensor, other: Tensor) -> Tensor:
+    """torch.einsum of two tensors; on a CPU a product of halves is computed in float32 and rounded once.
+
+    That is what a bf16 product is: exact products, summed in float32, one rounding of the sum; and so are those of its
+    backward. A CPU without bf16 instructions emulates it many times slower than it computes in float32.
+    """
+    import torch
+
+    if one.device.type != "cpu" or one.dtype not in {torch.bfloat16, torch.float16}:
+        return torch.einsum(equation, one, other)
+    return torch.einsum(equation, one.float(), other.float()).to(one.dtype)
 
 
 def masked(scores: Tensor, arguments: Arguments) -> Tensor:
