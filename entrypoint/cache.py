@@ -28,8 +28,8 @@ KEPT: Final = ("PASS", "DEGRADED")
 DECIDING: Final = (
     *("CUDA_", "CUDNN_", "CUTE_DSL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "PYTHONPATH", "PYTORCH_", "TORCH"),
     *("TRITON_", "XFORMERS_"),
-    # AMD's: HIP and what it is built on, which GPUs they show and as which (HSA_OVERRIDE_GFX_VERSION), and the libraries
-    # that choose a kernel by tuning.
+    # AMD's: HIP and what it is built on (which GPUs they show, and as which: HSA_OVERRIDE_GFX_VERSION), and the
+    # libraries that choose a kernel by tuning.
     *("AITER_", "AMD_", "AOTRITON_", "GPU_", "HIP", "HSA_", "MIOPEN_", "ROCBLAS_", "ROCM_", "ROCR_"),
 )
 _LARGEST: Final = 1 << 20

@@ -68,8 +68,9 @@ def refuse_early(spec: ImageSpec, settings: Settings, devices: Devices) -> None:
     if devices.count == 0:
         raise MismatchError(*_no_gpu(spec, devices))
     if devices.driver and spec.driver and older(devices.driver, spec.driver):
+        maker = vendor_of(spec).name
         raise MismatchError(
-            f"The {vendor_of(spec).name} driver here is {devices.driver}; {spec.platform} needs {spec.driver} or newer.",
+            f"The {maker} driver here is {devices.driver}; {spec.platform} needs {spec.driver} or newer.",
             "Update the driver, or start the job on a node that has a newer one.",
         )
 

@@ -1,7 +1,7 @@
 """AMD's GPUs as the kernel driver (KFD) lists them in /sys, for the host and the container: the standard library only.
 
-Each node of the topology has a file `properties` with a name and a whole number on each line. Read in the kernel's
-drivers/gpu/drm/amd/amdkfd/kfd_topology.c and in ROCr's and rocm-smi's readers of it; nothing here has run on an AMD GPU.
+Each node of the topology has a file `properties` with a name and a whole number on each line. This follows the kernel's
+kfd_topology.c and files that people published (such as in ROCm/rocm-cli#343); it has not run on an AMD GPU.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class KfdGpu:
 def gpus(root: Path = Path("/")) -> tuple[KfdGpu, ...]:
     """The GPUs in the order of their nodes, which is that of ROCr's indices.
 
-    In a container the driver refuses to show the properties of a GPU whose device node the control group forbids; such a
-    GPU is left out, as ROCr leaves it out.
+    In a container the driver refuses to show the properties of a GPU whose device node the control group forbids
+    (EPERM); such a GPU is left out, as ROCr leaves it out.
     """
     try:
         folders = sorted((root / TOPOLOGY).iterdir(), key=lambda folder: int(folder.name))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from entrypoint import cache, kernels_cache, launch
+from entrypoint import cache, kernels_cache, launch, libcuda
 from entrypoint.choice import refuse_early
 from entrypoint.console import say, write
-from entrypoint.devices import Devices, look
+from entrypoint.devices import NVIDIA, Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.report import build, to_json
@@ -48,10 +48,15 @@ exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL
 
 @dataclass(kw_only=True)
 class Start:
-    """One start of the container. `command` is empty when only the check was asked for."""
+    """One start of the container. `command` is empty when only the check was asked for.
+
+    `environ` is the user's, and what finds `library`, the NVIDIA driver's, for the check and the command; None where
+    the image is not for NVIDIA's GPUs.
+    """
 
     spec: ImageSpec
     environ: dict[str, str]
+    library: libcuda.Library | None = None
     command: tuple[str, ...] = ()
     as_json: bool = False
     notes: list[str] = field(default_factory=list)
@@ -88,6 +93,9 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         return _stop(start, error)
     path = launch.resolve(start.command, environ) if start.command else ""
     start.notes += filter(None, [kernels_cache.seed(HOME, environ)])
+    if start.spec.vendor == NVIDIA:
+        start.library = libcuda.find(environ)
+        environ.update(start.library.variables)
     if settings.check == "off":
         launch.become(path, start.command, environ)
     return _finish(start, settings, _verdict(start, settings), path)
@@ -120,6 +128,8 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     try:
         devices = look(start.environ, vendor=start.spec.vendor)
         refuse_early(start.spec, settings, devices)
+        if start.library:
+            libcuda.require(start.library, start.environ)
         key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")

@@ -69,8 +69,9 @@ class ImageSpec:
     """An image's claims. `device` is torch's device type (`cpu`, or `cuda` for GPUs of every maker), `vendor` the GPUs'
     maker (`nvidia`, `amd`; None for a CPU); `backends[0]` is the default backend.
 
-    `packages` maps a distribution to its pinned version, `architectures` a name such as `hopper` to what it covers, for
-    the whole platform: compute capabilities such as "9.0", or AMD's gfx name; `supported` names those that this image's default backend runs on.
+    `packages` maps a distribution to its pinned version. `architectures` maps a name such as `hopper` to what it
+    covers, for the whole platform: compute capabilities such as "9.0", or AMD's gfx name. `supported` names those that
+    this image's default backend runs on.
     """
 
     id: str
@@ -95,7 +96,7 @@ class ImageSpec:
         return next((backend for backend in self.backends if backend.name == name), None)
 
     def architecture_of(self, capability: str) -> str | None:
-        """The name of the architecture that holds a compute capability such as "9.0", or that is a gfx name; None when it is unknown."""
+        """The architecture that holds a capability such as "9.0" or "gfx942"; None when it is unknown."""
         return next((name for name, caps in self.architectures.items() if capability in caps), None)
 
 

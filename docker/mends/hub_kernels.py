@@ -1,8 +1,9 @@
 """USE_HUB_KERNELS=0 holds for every kernel of the hub, attention's too.
 
-transformers reads that variable for layer kernels only. Where a flash_attention_N is not installed, its `from_pretrained`
-fetches one from kernels-community, and so do its and Axolotl's checks of what is installed; all of them call
-`kernels.get_kernel` (read in transformers 5.5.0 and 5.16.1, Axolotl 0.16.1 and 0.19.0, kernels 0.12.2 and 0.16.2).
+transformers reads that variable for layer kernels only. Where a flash_attention_N is not installed, its
+`from_pretrained` fetches one from kernels-community, and so do its and Axolotl's checks of what is installed; all of
+them call `kernels.get_kernel`. (Read in transformers 5.5.0 and 5.16.1, Axolotl 0.16.1 and 0.19.0, kernels 0.12.2 and
+0.16.2.)
 """
 
 import os

@@ -24,12 +24,8 @@ def judge(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Finding
     findings = [*_mismatch(spec, outcome), *_unusable(outcome)]
     if not findings:
         findings = [*_ended(spec, settings, outcome), *judge_health(outcome), *_cases(spec, outcome)]
-        findings += [
-            *_conduct(outcome),
-            *_gradients(spec, outcome),
-            *_observed(spec, outcome),
-            *judge_speed(spec, settings, outcome),
-        ]
+        findings += [*_conduct(outcome), *_gradients(spec, outcome), *_observed(spec, outcome)]
+        findings += judge_speed(spec, settings, outcome)
     if outcome.ending == "done" and not outcome.cases and not findings:
         findings.append(internal("The check ended without measuring a single case."))
     if settings.backend == AUTO and outcome.backend != spec.default.name:

@@ -97,7 +97,7 @@ def test_an_accepted_limitation_degrades(launcher: Launcher) -> None:
 
 def test_no_gpu_is_a_mismatch(launcher: Launcher) -> None:
     """A CUDA image on a machine without a GPU: 91, and two lines that say what is so and what to do."""
-    launcher.spec |= {"device": "cuda"}
+    launcher.spec |= {"device": "cuda", "vendor": "nvidia"}
 
     result = launcher.run("echo", "ran")
 
@@ -217,8 +217,9 @@ def test_a_broken_spec_is_internal(launcher: Launcher) -> None:
 @pytest.fixture
 def gpu(container: ContainerLauncher) -> ContainerLauncher:
     """A container that seems to hold one GPU, and an image that supports Hopper alone."""
-    container.options += ["--device=/dev/null:/dev/nvidia0"]
-    container.spec |= {"device": "cuda", "architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
+    container.options += ["--device=/dev/null:/dev/nvidia0", "--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]
+    container.spec |= {"device": "cuda", "vendor": "nvidia"}
+    container.spec |= {"architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
     container.spec["backends"][0]["architectures"] = ["hopper"]
     container.spec["siblings"] = [{"id": "other-cu128", "platform": "cu128", "architectures": ["ada"]}]
     return container

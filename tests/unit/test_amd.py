@@ -132,7 +132,7 @@ def test_devices_that_the_user_may_not_open(tmp_path: Path, monkeypatch: pytest.
     """Without --group-add: the group is named by its number, since its name may be the host's alone."""
     lay_out(tmp_path, MI300X, render=(128,))
     closed = tmp_path / "dev/kfd"
-    monkeypatch.setattr(devices.os, "access", lambda path, mode: Path(path) != closed)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != closed)
     group = closed.stat().st_gid
 
     error = refusal(look({}, tmp_path, AMD))

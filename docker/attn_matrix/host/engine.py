@@ -166,9 +166,10 @@ def _context_host() -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A container to run: `gpus` hands all NVIDIA GPUs of the host to it, `devices` are device files or folders of them.
+    """A container to run: `gpus` hands all NVIDIA GPUs of the host to it.
 
-    `groups` are the numbers of further groups that its user is in, such as those that may open the devices.
+    `devices` are device files or folders of them, and `groups` the numbers of further groups that its user is in, such
+    as those that may open the devices.
     """
 
     image: str
