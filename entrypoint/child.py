@@ -14,14 +14,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
+from entrypoint.events import Event
+from entrypoint.limits import oom_kills
 from entrypoint.outcome import LOG_TAIL, Outcome
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
 
-OnEvent = Callable[[dict[str, Any]], bool]
+# Called with each event as it comes; False ends the child.
+OnEvent = Callable[[Event], bool]
 
 
 class Child:
@@ -29,7 +32,7 @@ class Child:
 
     def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], jobs: int = 1) -> None:
         self.outcome = Outcome(device=device, backend=backend)
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
         command = [sys.executable, "-P", "-m", "entrypoint.probe"]
@@ -96,7 +99,7 @@ class Child:
             if not self._take(lines, on_event):
                 self.outcome.ending = "stopped"
                 return
-            if self.outcome.finished or self.outcome.unusable:
+            if self.outcome.done or self.outcome.unusable:
                 # Nothing more will come, and torch's compiler workers can take nine seconds to say goodbye.
                 self.outcome.ending = "done"
                 return
@@ -119,7 +122,7 @@ class Child:
         outcome = self.outcome
         if code < 0:
             outcome.ending, outcome.number = "killed", -code
-            outcome.out_of_memory = -code == signal.SIGKILL and _oom_kills() > self._oom_kills
+            outcome.out_of_memory = -code == signal.SIGKILL and oom_kills() > self._oom_kills
         else:
             outcome.ending, outcome.number = "exited", code
 
@@ -130,12 +133,3 @@ def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
     # Threads of torch that wait by spinning tripled the check's time on a busy CPU; CMD's own setting is not touched.
     calm = {"OMP_WAIT_POLICY": environ.get("OMP_WAIT_POLICY", "passive")}
     return {**environ, **calm, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-
-
-def _oom_kills() -> int:
-    """How often the kernel has killed for memory in this container (control groups version 2); 0 when unknown."""
-    try:
-        fields = dict(line.split() for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines())
-        return int(fields.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0

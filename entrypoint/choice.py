@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from entrypoint.devices import AMD, NVIDIA, Closed, Devices, older
 from entrypoint.errors import ConfigError, MismatchError
+from entrypoint.events import DeviceFacts
 from entrypoint.settings import AUTO, FORWARD_ONLY, Settings
 from entrypoint.spec import BackendSpec, ImageSpec
 
@@ -58,7 +59,7 @@ def vendor_of(spec: ImageSpec) -> Vendor:
 def refuse_early(spec: ImageSpec, settings: Settings, devices: Devices) -> None:
     """Raise what can be said without torch: ConfigError, or MismatchError when there is no usable GPU."""
     backend = chosen(spec, settings)
-    if not backend.gradients and FORWARD_ONLY not in settings.allow:
+    if not may_start(backend, settings):
         raise ConfigError(
             f"{backend.name} has no gradients on {spec.platform}: a training run would start and learn nothing.",
             f"Use another image to train; if the forward pass is all you need, set ATTN_ALLOW={FORWARD_ONLY}.",
@@ -107,18 +108,34 @@ def _closed(nodes: tuple[Closed, ...]) -> tuple[str, str]:
 
 
 def chosen(spec: ImageSpec, settings: Settings) -> BackendSpec:
-    """The backend that is tried first."""
-    return spec.default if settings.backend == AUTO else next(b for b in spec.backends if b.name == settings.backend)
+    """The backend that is tried first; under `auto` the first that may start.
+
+    The image's own stands for it where none may, and is refused with its reason.
+    """
+    if settings.backend != AUTO:
+        return next(backend for backend in spec.backends if backend.name == settings.backend)
+    return next((backend for backend in spec.backends if may_start(backend, settings)), spec.default)
 
 
-def fits(spec: ImageSpec, backend: BackendSpec, gpu: dict[str, Any]) -> bool:
-    """Whether `backend` claims to run on the device with these facts (events.DEVICE_FIELDS)."""
-    return spec.device == "cpu" or spec.architecture_of(str(gpu.get("capability"))) in backend.architectures
+def may_start(backend: BackendSpec, settings: Settings) -> bool:
+    """Whether a start may use it: it has gradients, or the user accepts that it has none."""
+    return backend.gradients or FORWARD_ONLY in settings.allow
 
 
-def fallback(spec: ImageSpec, settings: Settings, tried: str, gpu: dict[str, Any]) -> BackendSpec | None:
-    """The next backend of the image that fits the GPU, when the user left the choice to us (`auto`)."""
+def fits(spec: ImageSpec, backend: BackendSpec, gpu: DeviceFacts | None) -> bool:
+    """Whether `backend` claims to run on this device; a GPU that nobody has seen fits none."""
+    return spec.device == "cpu" or architecture_of(spec, gpu) in backend.architectures
+
+
+def architecture_of(spec: ImageSpec, gpu: DeviceFacts | None) -> str | None:
+    """The name of a GPU's architecture, such as hopper; None on a CPU and for a GPU that the image does not know."""
+    return spec.architecture_of(gpu.capability) if gpu and gpu.capability else None
+
+
+def fallback(spec: ImageSpec, settings: Settings, tried: str, gpu: DeviceFacts | None) -> BackendSpec | None:
+    """The next backend of the image that fits the GPU and may start, when the user left the choice to us (`auto`)."""
     if settings.backend != AUTO:
         return None
     names = [backend.name for backend in spec.backends]
-    return next((b for b in spec.backends[names.index(tried) + 1 :] if b.gradients and fits(spec, b, gpu)), None)
+    rest = spec.backends[names.index(tried) + 1 :]
+    return next((backend for backend in rest if may_start(backend, settings) and fits(spec, backend, gpu)), None)

@@ -39,3 +39,12 @@ def memory() -> int:
         return max(0, min(free, limit - used))
     except (OSError, ValueError):  # no such file, or "max": no limit
         return free
+
+
+def oom_kills() -> int:
+    """How often the kernel has killed a process of this container because memory ran out; 0 when unknown."""
+    try:
+        fields = dict(line.split() for line in (CGROUP / "memory.events").read_text().splitlines())
+        return int(fields.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0

@@ -17,6 +17,7 @@ from entrypoint.choice import refuse_early
 from entrypoint.console import say, write
 from entrypoint.devices import NVIDIA, Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
+from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.report import build, to_json
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
@@ -139,7 +140,7 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except MismatchError as error:
         return _refused(start, settings.backend, Code.MISMATCH, error.what, error.advice)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
-        what = f"The check itself failed: {type(error).__name__}: {error}"
+        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
         report = _refused(start, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         return {**report, "logs": [traceback.format_exc()]}
 

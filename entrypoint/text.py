@@ -6,10 +6,13 @@ Several GPUs take no more lines than one: what is the same on all of them is sai
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from entrypoint.console import NAME
+from entrypoint.events import HealthEvent
+from entrypoint.judge.cause import cause
 from entrypoint.judge.health import held_back, state
 from entrypoint.report import Report, devices
 
@@ -75,10 +78,10 @@ def _gpus(report: Report) -> list[str]:
 
 def _health(report: Report) -> list[str]:
     """One GPU's sensors under load; of several, the range of temperatures and who was held back by what."""
-    known = {gpu["device"]: health for gpu in report["gpus"] if (health := gpu["facts"].get("health"))}
+    known = {gpu["device"]: _sensors(health) for gpu in report["gpus"] if (health := gpu["facts"].get("health"))}
     if len(known) <= 1:
         return [_line("health", state(health)) for health in known.values()]
-    degrees = [health["temperature"] for health in known.values() if health["temperature"] is not None]
+    degrees = [health.temperature for health in known.values() if health.temperature is not None]
     parts = [f"{_range(degrees, '.0f')} °C"] if degrees else []
     clocks: dict[str, list[str]] = {}
     for device, health in known.items():
@@ -87,15 +90,31 @@ def _health(report: Report) -> list[str]:
     return [_line("health", ", ".join(parts) or "sensors not readable")]
 
 
+def _sensors(health: Row) -> HealthEvent:
+    return HealthEvent(**{field.name: health.get(field.name) for field in fields(HealthEvent)})
+
+
 def _backend(report: Report) -> list[str]:
     backend = report["backend"]
     kernels = ", ".join(name[:48] for name in backend["kernels"][:2]) or "none seen"
     text = f"{backend['requested']} asked for, {backend['observed'] or 'unknown'} observed: {kernels}"
     lines = [_line("backend", text)]
-    forced = [asked for asked, observed in backend.get("forced", {}).items() if asked == observed]
-    if forced:
-        lines.append(_line("kernels", f"forced one by one, each of them ran: {', '.join(forced)}"))
+    forced = backend.get("forced", {})  # absent from reports of earlier versions
+    ran = [asked for asked, observed in forced.items() if asked == observed]
+    if ran:
+        lines.append(_line("kernels", f"forced one by one, each of them ran: {', '.join(ran)}"))
+    for asked, observed in forced.items():
+        if isinstance(observed, dict):
+            lines.append(_line("kernels", f"{asked} asked for; {_by_device(observed)}"))
     return lines
+
+
+def _by_device(observed: Mapping[str, str | None]) -> str:
+    """Which kernel ran where, when the GPUs differ: "sdpa-cudnn on cuda:0-2, unknown on cuda:3"."""
+    where: dict[str, list[str]] = {}
+    for device, kernel in observed.items():
+        where.setdefault(kernel or "unknown", []).append(device)
+    return ", ".join(f"{kernel} on {devices(names)}" for kernel, names in where.items())
 
 
 # --- correctness ------------------------------------------------------------------------------------------------
@@ -132,7 +151,8 @@ def _failed(report: Report) -> list[str]:
 
 
 def _trouble(case: Row) -> str:
-    return str(case.get("reason") or case.get("conduct") or _worst(case))
+    """What is wrong, in one line; the JSON report has the whole of a long exception."""
+    return cause(case.get("reason") or "") or str(case.get("conduct") or _worst(case))
 
 
 def _worst(case: Row) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrypoint import devices
+from entrypoint.events import DeviceFacts, MachineEvent
 from entrypoint.probe.backends import hardware
 
 if TYPE_CHECKING:
@@ -37,17 +38,17 @@ PACKAGES = (
 CPU_INFO = Path("/proc/cpuinfo")
 
 
-def machine(where: torch.device) -> dict[str, object]:
-    """The fields of a `machine` event; torch's own version says which CUDA it was built for."""
+def machine(where: torch.device) -> MachineEvent:
+    """Versions and the device; torch's own version says which CUDA it was built for."""
     import torch
 
     describe = cuda_device if where.type == "cuda" else cpu_device
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "packages": installed(),
-        "device": describe(where),
-    }
+    return MachineEvent(
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        packages=installed(),
+        device=describe(where),
+    )
 
 
 def installed() -> dict[str, str]:
@@ -60,8 +61,8 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def cuda_device(where: torch.device) -> dict[str, object]:
-    """DEVICE_FIELDS of a GPU; the uuid as nvidia-smi or rocminfo writes it, memory in bytes.
+def cuda_device(where: torch.device) -> DeviceFacts:
+    """A GPU's facts; the uuid as nvidia-smi or rocminfo writes it, memory in bytes.
 
     AMD's torch has the gfx name with its features ("gfx942:sramecc+:xnack-"); the capability is the name alone.
     """
@@ -70,15 +71,15 @@ def cuda_device(where: torch.device) -> dict[str, object]:
     index = where.index if where.index is not None else torch.cuda.current_device()
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
-    return {
-        "index": index,
-        "name": properties.name,
-        "uuid": _amd_uuid(str(properties.uuid)) if on_amd() else f"GPU-{properties.uuid}",
-        "capability": hardware.chip_of(where) if on_amd() else f"{properties.major}.{properties.minor}",
-        "driver": driver_version(),
-        "memory_total": total,
-        "memory_free": free,
-    }
+    return DeviceFacts(
+        index=index,
+        name=properties.name,
+        uuid=_amd_uuid(str(properties.uuid)) if on_amd() else f"GPU-{properties.uuid}",
+        capability=str(hardware.chip_of(where)) if on_amd() else f"{properties.major}.{properties.minor}",
+        driver=driver_version(),
+        memory_total=total,
+        memory_free=free,
+    )
 
 
 def on_amd() -> bool:
@@ -97,18 +98,18 @@ def _amd_uuid(uuid: str) -> str:
         return f"GPU-{uuid}"
 
 
-def cpu_device(where: torch.device) -> dict[str, object]:
-    """DEVICE_FIELDS of the CPU; memory is the host's, not a container's limit."""
+def cpu_device(where: torch.device) -> DeviceFacts:
+    """The CPU's facts; memory is the host's, not a container's limit."""
     page = os.sysconf("SC_PAGE_SIZE")
-    return {
-        "index": where.index or 0,
-        "name": cpu_name(),
-        "uuid": None,
-        "capability": None,
-        "driver": None,
-        "memory_total": os.sysconf("SC_PHYS_PAGES") * page,
-        "memory_free": os.sysconf("SC_AVPHYS_PAGES") * page,
-    }
+    return DeviceFacts(
+        index=where.index or 0,
+        name=cpu_name(),
+        uuid=None,
+        capability=None,
+        driver=None,
+        memory_total=os.sysconf("SC_PHYS_PAGES") * page,
+        memory_free=os.sysconf("SC_AVPHYS_PAGES") * page,
+    )
 
 
 def driver_version() -> str | None:

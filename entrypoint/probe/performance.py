@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from entrypoint.events import BandwidthEvent, CeilingEvent, Direction, SpeedEvent
 from entrypoint.probe import calls
 from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
@@ -18,39 +19,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Direction = Literal["forward", "backward"]
 # Large enough to fill a GPU for a millisecond; on a CPU small enough to cost nothing.
 MATMUL_SIZES = {"cuda": 8192, "cpu": 1024}
 # Bytes of each of the two buffers of a copy: far larger than any last-level cache of a GPU.
 COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 24}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ceiling:
-    """One square bf16 matrix product: median seconds, all samples, and 2 n^3 FLOPs over that median."""
-
-    tflops: float
-    seconds: float
-    samples: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bandwidth:
-    """One copy within the device's memory: median seconds, all samples, and GB/s (10^9) read and written together."""
-
-    gigabytes_per_second: float
-    seconds: float
-    samples: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """One direction of one attention call: median seconds, all samples, and the convention's FLOPs over that median."""
-
-    direction: Direction
-    tflops: float
-    seconds: float
-    samples: tuple[float, ...]
 
 
 SHIFTED_ONLY = frozenset({"shifted"})
@@ -80,14 +52,13 @@ def measure_speed(
     """Emit `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case."""
     clock = clock_for(where, sensors.sample)
     with log.phase("performance", "matmul"), survive("matmul"):
-        ceiling = matmul_ceiling(where, clock)
-        log.emit("ceiling", matmul_tflops=ceiling.tflops, seconds=ceiling.seconds, samples=ceiling.samples)
+        log.emit(matmul_ceiling(where, clock))
     with log.phase("performance", "copy"), survive("copy"):
-        log.emit("bandwidth", **asdict(copy_bandwidth(where, clock)))
+        log.emit(copy_bandwidth(where, clock))
     for case in timed_cases(where.type, backend.capabilities):
         with log.phase("performance", case.id), survive(case.id):
             for speed in attention_speeds(backend, case, where, clock):
-                log.emit("speed", id=case.id, **asdict(speed))
+                log.emit(speed)
 
 
 def attention_flops(case: Case, direction: Direction) -> float:
@@ -101,17 +72,19 @@ def attention_flops(case: Case, direction: Direction) -> float:
     return forward * (2.5 if direction == "backward" else 1.0)
 
 
-def matmul_ceiling(where: torch.device, clock: Clock | None = None) -> Ceiling:
+def matmul_ceiling(where: torch.device, clock: Clock | None = None) -> CeilingEvent:
     """What this device reaches on the operation that attention is made of, here and now."""
     import torch
 
     size = MATMUL_SIZES[where.type]
     left, right = (torch.randn(size, size, device=where).to(torch.bfloat16) for _ in range(2))
     timing = steady(lambda pair: torch.mm(*pair), lambda: (left, right), clock or clock_for(where))
-    return Ceiling(tflops=2.0 * size**3 / timing.seconds / 1e12, seconds=timing.seconds, samples=timing.samples)
+    return CeilingEvent(
+        matmul_tflops=2.0 * size**3 / timing.seconds / 1e12, seconds=timing.seconds, samples=timing.samples
+    )
 
 
-def copy_bandwidth(where: torch.device, clock: Clock | None = None) -> Bandwidth:
+def copy_bandwidth(where: torch.device, clock: Clock | None = None) -> BandwidthEvent:
     """What this device's memory reaches: every byte of a large buffer read once and written once."""
     import torch
 
@@ -119,10 +92,12 @@ def copy_bandwidth(where: torch.device, clock: Clock | None = None) -> Bandwidth
     source, target = (torch.zeros(size, dtype=torch.uint8, device=where) for _ in range(2))
     timing = steady(lambda _: target.copy_(source), lambda: None, clock or clock_for(where))
     rate = 2.0 * size / timing.seconds / 1e9
-    return Bandwidth(gigabytes_per_second=rate, seconds=timing.seconds, samples=timing.samples)
+    return BandwidthEvent(gigabytes_per_second=rate, seconds=timing.seconds, samples=timing.samples)
 
 
-def attention_speeds(backend: Backend, case: Case, where: torch.device, clock: Clock | None = None) -> Iterator[Speed]:
+def attention_speeds(
+    backend: Backend, case: Case, where: torch.device, clock: Clock | None = None
+) -> Iterator[SpeedEvent]:
     """Forward as training runs it (inputs that require gradients), then backward, each as soon as it is known.
 
     Each backward sample has its own forward, not counted: compiled backwards refuse to run twice on one graph. A
@@ -140,6 +115,6 @@ def attention_speeds(backend: Backend, case: Case, where: torch.device, clock: C
         yield _speed(case, "backward", steady(backward, lambda: calls.loss_of(backend.attention(leaves), dout), clock))
 
 
-def _speed(case: Case, direction: Direction, timing: Timing) -> Speed:
+def _speed(case: Case, direction: Direction, timing: Timing) -> SpeedEvent:
     tflops = attention_flops(case, direction) / timing.seconds / 1e12
-    return Speed(direction=direction, tflops=tflops, seconds=timing.seconds, samples=timing.samples)
+    return SpeedEvent(id=case.id, direction=direction, tflops=tflops, seconds=timing.seconds, samples=timing.samples)

@@ -201,6 +201,52 @@ def test_noise_of_the_child_does_not_matter(launcher: Launcher) -> None:
     assert (result.code, result.stdout) == (0, b"ran\n")
 
 
+@pytest.mark.parametrize("kind", ["case", "kernels", "machine", "health"])
+def test_a_line_that_got_lost_is_not_a_pass(launcher: Launcher, kind: str) -> None:
+    """It might have been the one that fails: INTERNAL, with what is missing, and a note of the line itself."""
+    launcher.behave(f"garbled {kind}")
+
+    result = launcher.run("echo", "ran")
+
+    assert (result.code, result.stdout) == (95, b"")
+    assert f"of the child's events {kind} (1) cannot be read" in first_line(result.stderr)
+    assert "1 line of the child of cpu cannot be read" in result.stderr
+    assert launcher.report()["verdict"] == "NOT_CHECKED"
+
+
+def test_pages_of_an_exception_stay_out_of_the_first_lines(launcher: Launcher) -> None:
+    """The headline has the cause, and the report has it all."""
+    launcher.behave("unusable in pages")
+
+    result = launcher.run()
+
+    assert result.code == 90
+    assert "cannot be loaded in this image: AssertionError: libcuda.so cannot found!" in first_line(result.stderr)
+    assert result.stderr.count("a page of code") == 0
+    assert launcher.report()["logs"][-1].count("a page of code") == 40
+
+
+def test_auto_passes_over_a_backend_without_gradients(launcher: Launcher) -> None:
+    """ATTN_BACKEND=auto on an image whose first backend is forward-only: the one beside it trains, and is named."""
+    first = launcher.spec["backends"][0]
+    launcher.spec["backends"] = [{**first, "name": "sage", "gradients": False}, first]
+
+    result = launcher.run("sh", "-c", "echo $ATTN_BACKEND", ATTN_BACKEND="auto")
+
+    assert (result.code, result.stdout) == (0, b"sdpa\n")
+    assert "DEGRADED: sage has no gradients on cpu; sdpa was checked in its place." in first_line(result.stderr)
+
+
+def test_auto_takes_a_backend_without_gradients_that_is_accepted(launcher: Launcher) -> None:
+    """With ATTN_ALLOW=forward-only the image's order counts again."""
+    first = launcher.spec["backends"][0]
+    launcher.spec["backends"] = [{**first, "name": "sage", "gradients": False}, first]
+
+    result = launcher.run("sh", "-c", "echo $ATTN_BACKEND", ATTN_BACKEND="auto", ATTN_ALLOW="forward-only")
+
+    assert (result.code, result.stdout) == (0, b"sage\n")
+
+
 def test_a_broken_spec_is_internal(launcher: Launcher) -> None:
     """An image without a readable image.json says so."""
     launcher.spec = {"schema": 0}

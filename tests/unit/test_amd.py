@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from entrypoint.judge.verdict import judge
 from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
+from tests.unit import whole
 from tests.unit.amd import CPU, MI300X, RAPHAEL, lay_out
 
 OURS = read(ROOT / FILE)
@@ -164,20 +165,20 @@ def test_a_gfx_name_fits_what_the_backend_claims() -> None:
     """facts report the name without its features, and the specs have it so."""
     backend = spec().default
 
-    assert fits(spec(), backend, {"capability": "gfx942"})
-    assert not fits(spec(), backend, {"capability": "gfx1100"})
+    assert fits(spec(), backend, replace(whole.DEVICE, capability="gfx942"))
+    assert not fits(spec(), backend, replace(whole.DEVICE, capability="gfx1100"))
 
 
 def amd_outcome(capability: str, ending: str, *events: dict[str, Any]) -> Outcome:
     result = Outcome(device="cuda:0", backend="fa2", ending=ending)  # type: ignore[arg-type]
     device = {"index": 0, "name": "AMD Radeon RX 7900 XTX", "capability": capability}
     for event in ({"event": "machine", "device": device}, *events):
-        result.take(json.dumps(event).encode())
+        assert result.take(whole.line(event)) is not None
     return result
 
 
 def test_an_architecture_without_the_backend_is_named_as_amd_does() -> None:
-    finding, *_ = judge(spec(), SETTINGS, amd_outcome("gfx1100", "stopped"))
+    finding, *_ = judge(spec(), SETTINGS, amd_outcome("gfx1100", "stopped")).findings
 
     assert "fa2 does not support AMD Radeon RX 7900 XTX (gfx1100)" in finding.what
     assert "ATTN_BACKEND=flex" in finding.advice
@@ -186,7 +187,7 @@ def test_an_architecture_without_the_backend_is_named_as_amd_does() -> None:
 def test_a_crash_points_to_amds_own_log() -> None:
     """No Xid on an AMD GPU."""
     phase = {"event": "phase", "name": "correctness", "detail": "causal-d64"}
-    finding, *_ = judge(spec(), SETTINGS, amd_outcome("gfx942", "exited", phase))
+    finding, *_ = judge(spec(), SETTINGS, amd_outcome("gfx942", "exited", phase)).findings
 
     assert "dmesg | grep amdgpu" in finding.advice
 
@@ -220,7 +221,7 @@ def test_facts_of_an_amd_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "driver_version", lambda: "6.10.5")
     described = facts.cuda_device(torch.device("cuda:0"))
 
-    assert (described["capability"], described["uuid"]) == ("gfx942", UUIDS[0])
+    assert (described.capability, described.uuid) == ("gfx942", UUIDS[0])
 
 
 def test_amds_sensors_are_unknown_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

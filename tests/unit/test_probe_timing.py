@@ -138,7 +138,7 @@ def test_the_ceiling_is_two_n_cubed_over_the_median() -> None:
     torch = pytest.importorskip("torch")
     ceiling = performance.matmul_ceiling(torch.device("cpu"), Fixed())
     assert ceiling.seconds == 0.25
-    assert ceiling.tflops == pytest.approx(2 * 1024**3 / 0.25 / 1e12)
+    assert ceiling.matmul_tflops == pytest.approx(2 * 1024**3 / 0.25 / 1e12)
     assert len(ceiling.samples) == 10
 
 
