@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from entrypoint.devices import Devices, older
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.events import DeviceFacts
 from entrypoint.settings import AUTO, FORWARD_ONLY, Settings
 from entrypoint.spec import BackendSpec, ImageSpec
+
+if TYPE_CHECKING:
+    from entrypoint.events import DeviceFacts
 
 
 def refuse_early(spec: ImageSpec, settings: Settings, devices: Devices) -> None:

@@ -19,10 +19,9 @@ from entrypoint.devices import Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
-from entrypoint.report import build, to_json
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.text import summary, to_text
+from entrypoint.text import summary, to_json, to_text
 
 HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")
@@ -146,6 +145,7 @@ def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict
 def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
     """Measure and judge; a verdict that lets a start go on is kept."""
     from entrypoint.measure import Check
+    from entrypoint.report import build
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
     check = Check(start.spec, settings, HOME, start.environ)
@@ -165,6 +165,8 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
 
 def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
     """The report of a start in which nothing was measured."""
+    from entrypoint.report import build
+
     finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
     report = build(start.spec, requested, [], [finding], time.monotonic() - start.started)
     return {**report, "notes": [*report["notes"], *start.notes]}
