@@ -16,11 +16,12 @@ from entrypoint import cache, kernels_cache, launch
 from entrypoint.choice import refuse_early
 from entrypoint.console import say, write
 from entrypoint.devices import Devices, look
-from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
+from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
+from entrypoint.spelling import did_you_mean
 from entrypoint.text import summary, to_json, to_text
 
 HOME: Final = Path(__file__).resolve().parent.parent
@@ -103,7 +104,7 @@ def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
     for word in argv[1:]:
         if word != "--json":
             raise ConfigError(
-                f"check does not take {word!r}. {closest(word, ['--json', '--help'])}", "See check --help."
+                f"check does not take {word!r}. {did_you_mean(word, ['--json', '--help'])}", "See check --help."
             )
         start.as_json = True
 
