@@ -21,7 +21,7 @@ from entrypoint.settings import Settings, describe
 from entrypoint.spec import ImageSpec
 
 CACHE_SCHEMA: Final = 1
-LIFETIME: Final = 24 * 3600.0  # seconds; as long as GKE's health scanner trusts a node check (checks.md section 1b)
+LIFETIME: Final = 24 * 3600.0  # seconds; cluster-health-scanner, GKE's, trusts a node check for as long
 KEPT: Final = ("PASS", "DEGRADED")
 # Variables that decide which GPUs, packages and kernels a run gets: TORCH_CUDNN_SDPA_DEPRIORITIZED turns a failing
 # verdict into a passing one, so a verdict under one value says nothing about another.

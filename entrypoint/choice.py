@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from entrypoint.devices import AMD, NVIDIA, Closed, Devices, older
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.events import DeviceFacts
 from entrypoint.settings import AUTO, FORWARD_ONLY, Settings
 from entrypoint.spec import BackendSpec, ImageSpec
+
+if TYPE_CHECKING:
+    from entrypoint.events import DeviceFacts
 
 
 @dataclass(frozen=True, kw_only=True)

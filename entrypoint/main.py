@@ -16,13 +16,13 @@ from entrypoint import cache, kernels_cache, launch, libcuda
 from entrypoint.choice import refuse_early
 from entrypoint.console import say, write
 from entrypoint.devices import NVIDIA, Devices, look
-from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
+from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
-from entrypoint.report import build, to_json
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.text import summary, to_text
+from entrypoint.spelling import did_you_mean
+from entrypoint.text import summary, to_json, to_text
 
 HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")
@@ -112,7 +112,7 @@ def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
     for word in argv[1:]:
         if word != "--json":
             raise ConfigError(
-                f"check does not take {word!r}. {closest(word, ['--json', '--help'])}", "See check --help."
+                f"check does not take {word!r}. {did_you_mean(word, ['--json', '--help'])}", "See check --help."
             )
         start.as_json = True
 
@@ -156,6 +156,7 @@ def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict
 def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
     """Measure and judge; a verdict that lets a start go on is kept."""
     from entrypoint.measure import Check
+    from entrypoint.report import build
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
     check = Check(start.spec, settings, HOME, start.environ)
@@ -175,6 +176,8 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
 
 def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
     """The report of a start in which nothing was measured."""
+    from entrypoint.report import build
+
     finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
     report = build(start.spec, requested, [], [finding], time.monotonic() - start.started)
     return {**report, "notes": [*report["notes"], *start.notes]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,10 +14,9 @@ from entrypoint.judge.speed import floor_of, gpu_of, of_matmul
 from entrypoint.judge.verdict import Judged, JudgedCase, notes_of
 from entrypoint.outcome import Outcome
 from entrypoint.spec import ImageSpec
+from entrypoint.text import Report, devices
 
 REPORT_SCHEMA: Final = 1
-
-Report = dict[str, Any]
 
 
 def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequence[Finding], total: float) -> Report:
@@ -71,19 +69,6 @@ def _merged(judged: Sequence[Judged]) -> list[Finding]:
         names = devices(list(dict.fromkeys(device for device, _ in group)))
         merged.append(replace(group[0][1], what=f"{names}: {group[0][1].what}"))
     return merged
-
-
-def devices(names: Sequence[str]) -> str:
-    """Several of torch's device names in short: "cuda:0-2,5"."""
-    kind, colon, _ = names[0].partition(":")
-    runs: list[list[int]] = []
-    for index in sorted(int(name.partition(":")[2] or 0) for name in names):
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    short = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"{kind}:{short}" if colon else kind
 
 
 def _image(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
@@ -216,7 +201,3 @@ def _seconds(judged: Sequence[Judged], total: float) -> dict[str, float]:
 def _finite(value: float) -> float | None:
     """JSON has no NaN and no infinity: unknown stays unknown."""
     return value if math.isfinite(value) else None
-
-
-def to_json(report: Report) -> str:
-    return json.dumps(report, indent=2, default=str) + "\n"

@@ -5,21 +5,29 @@ Several GPUs take no more lines than one: what is the same on all of them is sai
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from entrypoint.console import NAME
-from entrypoint.events import HealthEvent
 from entrypoint.judge.cause import cause
 from entrypoint.judge.health import held_back, state
-from entrypoint.report import Report, devices
+
+if TYPE_CHECKING:
+    from entrypoint.events import HealthEvent
 
 SUMMARY_BYTES: Final = 4096
 SHOWN: Final = 6  # failing cases in the text; the JSON has them all
 
+# What entrypoint.report builds: JSON of the contract's schema 1.
+Report = dict[str, Any]
 Row = dict[str, Any]
+
+
+def to_json(report: Report) -> str:
+    return json.dumps(report, indent=2, default=str) + "\n"
 
 
 def to_text(report: Report) -> str:
@@ -41,6 +49,19 @@ def summary(report: Report) -> str:
 
 def _line(label: str, text: str) -> str:
     return f"  {label:<9} {text}"
+
+
+def devices(names: Sequence[str]) -> str:
+    """Several of torch's device names in short: "cuda:0-2,5"."""
+    kind, colon, _ = names[0].partition(":")
+    runs: list[list[int]] = []
+    for index in sorted(int(name.partition(":")[2] or 0) for name in names):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    short = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{kind}:{short}" if colon else kind
 
 
 def _headline(report: Report) -> list[str]:
@@ -91,7 +112,8 @@ def _health(report: Report) -> list[str]:
 
 
 def _sensors(health: Row) -> HealthEvent:
-    return HealthEvent(**{field.name: health.get(field.name) for field in fields(HealthEvent)})
+    """The facts in a report by their names: all that `state` reads, without the types of the child's events."""
+    return cast("HealthEvent", SimpleNamespace(**health))
 
 
 def _backend(report: Report) -> list[str]:

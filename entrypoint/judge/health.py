@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from entrypoint.events import HealthEvent
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault
-from entrypoint.outcome import Outcome
+
+if TYPE_CHECKING:
+    from entrypoint.events import HealthEvent
+    from entrypoint.outcome import Outcome
 
 # NVIDIA's Xid catalogue: these are the hardware's or the driver's, whatever program ran. Others, such as 13 and 31
 # (illegal access by a kernel), are as likely a program's, and are only named beside the crash that they belong to.
@@ -27,7 +29,9 @@ _DRAIN: Final = "Start the job on another node, and drain this one: its GPU need
 
 def judge_health(outcome: Outcome) -> list[Finding]:
     """A GPU whose memory or bus has failed is no place to train, even when every case came out right."""
-    facts, name = outcome.health or HealthEvent(), outcome.name
+    facts, name = outcome.health, outcome.name
+    if facts is None:
+        return []
     found = []
     if errors := facts.ecc_uncorrected:
         text = f"{name} has had uncorrected memory errors (ECC) since it was started: {errors}."
@@ -48,7 +52,8 @@ def judge_health(outcome: Outcome) -> list[Finding]:
 
 def state(facts: HealthEvent | None) -> str:
     """Temperature, power and clocks under load, in a few words: "68 °C, at its power limit"."""
-    facts = facts or HealthEvent()
+    if facts is None:
+        return "sensors not readable"
     parts = []
     if facts.temperature is not None:
         parts.append(f"{facts.temperature} °C")

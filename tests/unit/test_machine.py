@@ -73,6 +73,14 @@ def test_smi_lines_become_gpus() -> None:
     assert machine.parse_smi(text) == expected
 
 
+@pytest.mark.parametrize("unknown", ["[N/A]", "[Not Supported]", "[Unknown Error]", ""])
+def test_what_smi_does_not_know_is_unknown(unknown: str) -> None:
+    """It refuses nothing, and is no number to compare with."""
+    (gpu,) = machine.parse_smi(f"NVIDIA H200, {unknown}, {unknown}\n")
+    assert gpu == Gpu("NVIDIA H200", None, None)
+    assert choose(SMALL, Machine((gpu,))).image.id == "sdpa-cu128"
+
+
 def test_proc_gives_names_and_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nvidia-smi is not installed the kernel module's own files are read."""
     (tmp_path / "gpus/0000:1b:00.0").mkdir(parents=True)

@@ -119,7 +119,9 @@ def test_the_errors_of_a_tensor_by_hand() -> None:
     """Largest absolute differences, L2 norms over the reference's, and the reference's largest value."""
     exact = torch.tensor([3.0, -4.0], dtype=torch.float64)
     actual, plain = exact + torch.tensor([0.3, 0.4]), exact + torch.tensor([0.0, -1.0])
-    assert accuracy.errors("out", actual, plain, exact) == pytest.approx(
+    numbers = accuracy.errors("out", actual, plain, exact)
+    assert numbers is not None
+    assert vars(numbers) == pytest.approx(
         {"error": 0.4, "baseline": 1.0, "relative": 0.1, "baseline_relative": 0.2, "scale": 4.0, "finite": True}
     )
 

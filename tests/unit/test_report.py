@@ -19,10 +19,10 @@ from entrypoint.judge.budgets import Weighed, weigh_case
 from entrypoint.judge.finding import Code
 from entrypoint.judge.verdict import judge
 from entrypoint.outcome import Ending, Outcome
-from entrypoint.report import Report, build, devices
+from entrypoint.report import build
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.text import SUMMARY_BYTES, summary, to_text
+from entrypoint.text import SUMMARY_BYTES, Report, devices, summary, to_text
 from tests.unit.whole import line
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,9 +68,14 @@ def _from_smi() -> tuple[Gpu, ...]:
 
 
 def parse_smi(text: str) -> tuple[Gpu, ...]:
-    """GPUs from lines such as `NVIDIA H200, 9.0, 580.159.04`."""
-    rows = (tuple(part.strip() for part in line.split(",")) for line in text.splitlines())
-    return tuple(Gpu(*row) for row in rows if len(row) == 3)
+    """GPUs from lines such as `NVIDIA H200, 9.0, 580.159.04`; nvidia-smi writes [N/A] for what it does not know."""
+    rows = ([part.strip() for part in line.split(",")] for line in text.splitlines())
+    return tuple(Gpu(row[0], _version(row[1]), _version(row[2])) for row in rows if len(row) == 3)
+
+
+def _version(text: str) -> str | None:
+    """A version of numbers and dots; None for [N/A], [Not Supported] or [Unknown Error]."""
+    return text if re.fullmatch(r"\d+(\.\d+)*", text) else None
 
 
 def _from_proc(root: Path) -> tuple[Gpu, ...]:
