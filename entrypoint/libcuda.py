@@ -1,9 +1,9 @@
 """Where the container runtime has put libcuda.so.1, the NVIDIA driver's library, for those that do not find it there.
 
 The loader looks in LD_LIBRARY_PATH, in its cache, and in Debian's folders. Triton links against the library, and looks
-for it in TRITON_LIBCUDA_PATH, else in what `ldconfig -p` lists, else in LD_LIBRARY_PATH (its backends/nvidia/driver.py).
-So a library that no cache lists, as on a read-only root or without the runtime's ldconfig hook, is found by torch alone,
-or, in a folder of the driver's own, by nobody.
+for it in TRITON_LIBCUDA_PATH, else in what `ldconfig -p` lists, else in LD_LIBRARY_PATH (Triton 3.6's
+backends/nvidia/driver.py). So a library that no cache lists, as on a read-only root or without the runtime's ldconfig
+hook, is found by torch alone, or, in a folder of the driver's own, by nobody.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Library:
 
 
 def find(environ: Mapping[str, str], root: Path = Path("/")) -> Library:
-    """Look for the library under `root`; a variable that the user has set keeps its value, or its place at the front."""
+    """Look for the library under `root`. What the user has set stays: Triton's variable, the front of the loader's."""
     cached = _cached(root)
     if cached is not None:
         return Library(folder=cached, variables={})
@@ -61,7 +61,7 @@ def find(environ: Mapping[str, str], root: Path = Path("/")) -> Library:
 
 
 def _cached(root: Path) -> str | None:
-    """The folder of a library that the loader's cache lists and that is there; an old cache may list one that is not."""
+    """The folder of a library that the loader's cache lists; an old cache may list one that is not there."""
     try:
         paths = _CACHED.findall((root / "etc/ld.so.cache").read_bytes())
     except OSError:
@@ -103,7 +103,7 @@ def require(library: Library, environ: Mapping[str, str]) -> None:
     if library.folder is not None:
         return
     capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
-    what = f"The container has NVIDIA GPUs, but not {NAME}, the driver's library"
+    what = f"There are NVIDIA GPUs here, but no {NAME}, the driver's library"
     if library.nameless:
         raise MismatchError(
             f"{what}: {library.nameless} is there without that name.",
@@ -117,6 +117,6 @@ def require(library: Library, environ: Mapping[str, str]) -> None:
         )
     raise MismatchError(
         f"{what}.",
-        "Let the NVIDIA Container Toolkit mount it (--gpus all; CDI: nvidia-ctk cdi generate, on the node); if it is in a "
-        "folder of your own, name that in LD_LIBRARY_PATH.",
+        "Let the NVIDIA Container Toolkit mount it (--gpus all; CDI: nvidia-ctk cdi generate, on the node); if it is "
+        "in a folder of your own, name that in LD_LIBRARY_PATH.",
     )

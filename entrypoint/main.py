@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from entrypoint import cache, kernels_cache, launch, libcuda
-from entrypoint.choice import refuse_early
+from entrypoint.choice import refuse_early, vendor_of
 from entrypoint.console import say, write
 from entrypoint.devices import NVIDIA, Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
@@ -28,8 +28,8 @@ HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
-usage: docker run --gpus all axolotl-attn:ID [COMMAND [ARG…]]
-       docker run --gpus all axolotl-attn:ID check [--json]
+usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
+       docker run {options}axolotl-attn:ID check [--json]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     start = Start(spec=_spec(HOME / "image.json"), environ=environ)
     if argv and (argv[0] in _HELP or argv[0] == "check" and set(argv[1:]) & set(_HELP)):
-        print(USAGE.format(backends=", ".join(backend.name for backend in start.spec.backends)), end="")
+        print(usage(start.spec), end="")
         return 0
     try:
         settings = read(environ, start.spec)
@@ -100,6 +100,12 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     if settings.check == "off":
         launch.become(path, start.command, environ)
     return _finish(start, settings, _verdict(start, settings), path)
+
+
+def usage(spec: ImageSpec) -> str:
+    """What --help prints: with the image's backends, and with what docker run needs to hand out its maker's GPUs."""
+    options = "" if spec.device == "cpu" else f"{vendor_of(spec).options} "
+    return USAGE.format(options=options, backends=", ".join(backend.name for backend in spec.backends))
 
 
 def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from attn_matrix import ROOT
 from attn_matrix.host import engine, machine
 from attn_matrix.host.container import Devices as Given
 from attn_matrix.host.container import devices_for
-from attn_matrix.host.machine import Gpu, Machine, choose
+from attn_matrix.host.machine import Gpu, Machine, NothingFits, choose
 from attn_matrix.matrix.load import FILE, read
 
 from entrypoint import cache, devices, kfd
@@ -21,6 +21,7 @@ from entrypoint.choice import fits, refuse_early
 from entrypoint.devices import AMD, NVIDIA, look
 from entrypoint.errors import MismatchError
 from entrypoint.judge.verdict import judge
+from entrypoint.main import usage
 from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
@@ -48,8 +49,8 @@ def test_the_drivers_number_is_an_architecture(version: int, name: str) -> None:
 
 
 def test_a_processor_is_no_gpu(tmp_path: Path) -> None:
-    """Nodes in the order of their numbers, the tenth after the ninth; what cannot be read is left out."""
-    lay_out(tmp_path, CPU, CPU, MI300X, *([CPU] * 7), SECOND)
+    """Nodes in the order of their numbers, the tenth after the ninth; what cannot be read, or compute, is left out."""
+    lay_out(tmp_path, CPU, {**MI300X, "simd_count": 0}, MI300X, *([CPU] * 7), SECOND)
     (tmp_path / kfd.TOPOLOGY / "11").mkdir()
 
     assert [(gpu.arch, gpu.uuid, gpu.render_minor) for gpu in kfd.gpus(tmp_path)] == [
@@ -157,6 +158,18 @@ def test_another_makers_gpu_is_told_apart_from_none(tmp_path: Path, name: str, m
         refuse_early(image, Settings(backend="sdpa"), look({}, tmp_path, image.vendor))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fa2-rocm", "--device /dev/kfd --device /dev/dri"),
+        ("fa2-cu128", "--gpus all "),
+        ("sdpa-cpu", "axolotl-attn:ID"),
+    ],
+)
+def test_help_shows_the_makers_options(name: str, options: str) -> None:
+    assert usage(spec(name)).startswith(f"usage: docker run {options}")
+
+
 def test_specs_name_the_maker() -> None:
     assert [spec(name).vendor for name in ("fa2-rocm", "sdpa-cu128", "sdpa-cpu")] == [AMD, NVIDIA, None]
 
@@ -245,26 +258,41 @@ def test_the_host_finds_amd_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert machine.look() == Machine((Gpu("AMD gfx942", "gfx942", "6.10.5", AMD),))
 
 
-def test_a_gpu_without_an_image_leaves_the_cpu() -> None:
+@pytest.mark.parametrize("arch", ["gfx942", "gfx1036"])
+def test_a_gpu_without_an_image_leaves_the_cpu(arch: str) -> None:
     """No AMD image can be built yet, and a small GPU in a processor never has one: the check runs, and says why."""
-    choice = choose(OURS, Machine((Gpu("AMD gfx1036", "gfx1036", None, AMD),)))
+    choice = choose(OURS, Machine((Gpu(f"AMD {arch}", arch, None, AMD),)))
 
     assert choice.image.id == "sdpa-cpu-base"
-    assert "no image that can be built runs on this machine's AMD gfx1036" in choice.reason
+    assert f"no image that can be built runs on this machine's AMD {arch}" in choice.reason
 
 
-def test_a_container_is_given_amds_devices_and_their_groups(tmp_path: Path) -> None:
-    """The groups by number, each once; no request for NVIDIA's runtime."""
-    lay_out(tmp_path, MI300X, render=(128,))
-    if os.getuid() == 0:
-        os.chown(tmp_path / "dev/kfd", 0, 109)
-        os.chown(tmp_path / "dev/dri/renderD128", 0, 44)
-    groups = {str((tmp_path / name).stat().st_gid): None for name in ("dev/kfd", "dev/dri/renderD128")}
+def test_nvidias_gpus_are_refused_amds_images() -> None:
+    with pytest.raises(NothingFits) as caught:
+        choose(OURS, Machine((Gpu("NVIDIA GeForce GTX 980", "5.2"),)))
+
+    assert "fa2-rocm: is for GPUs of amd" in caught.value.lines
+    assert "sdpa-cu128: does not run on compute capability 5.2" in caught.value.lines
+
+
+def grouped(found: os.stat_result, group: int | None) -> os.stat_result:
+    """The same file, of another group: only root could change the file's own."""
+    return found if group is None else os.stat_result([*found[:5], group, *found[6:10]])
+
+
+def test_a_container_is_given_amds_devices_and_their_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups by number, each once and never group 0, the image's own; no request for NVIDIA's runtime."""
+    lay_out(tmp_path, MI300X, SECOND, {**SECOND, "drm_render_minor": 130}, render=(128, 129, 130))
+    numbers = {"dev/kfd": 109, "dev/dri/renderD128": 44, "dev/dri/renderD129": 109, "dev/dri/renderD130": 0}
+    stat = Path.stat
+    monkeypatch.setattr(
+        Path, "stat", lambda path, **_: grouped(stat(path), numbers.get(str(path.relative_to(tmp_path))))
+    )
     here = Machine((Gpu("AMD gfx942", "gfx942", None, AMD),))
 
     given = devices_for(OURS, IMAGES["sdpa-rocm"], here, tmp_path)
 
-    assert given == Given(gpus=False, paths=("/dev/kfd", "/dev/dri"), groups=tuple(groups))
+    assert given == Given(gpus=False, paths=("/dev/kfd", "/dev/dri"), groups=("109", "44"))
     assert devices_for(OURS, IMAGES["sdpa-cu128"], here, tmp_path) == Given()
     assert devices_for(OURS, IMAGES["sdpa-cpu"], here, tmp_path) == Given()
 

@@ -22,7 +22,7 @@ def put(root: Path, folder: str, name: str = "libcuda.so.1") -> None:
 def cache(root: Path, *paths: str) -> None:
     """A loader's cache that lists these: a header, and then names and paths, each ended by a zero byte."""
     (root / "etc").mkdir()
-    strings = b"".join(os.path.basename(path).encode() + b"\0" + path.encode() + b"\0" for path in paths)
+    strings = b"".join(Path(path).name.encode() + b"\0" + path.encode() + b"\0" for path in paths)
     (root / "etc/ld.so.cache").write_bytes(b"glibc-ld.so.cache1.1\x02\0\0\0" + strings)
 
 
@@ -107,7 +107,7 @@ def test_no_library_is_a_mismatch(tmp_path: Path) -> None:
     """Of the node or of the options: never of the image's packages."""
     error = refusal(tmp_path, NVIDIA_DRIVER_CAPABILITIES="compute,utility")
 
-    assert error.what == "The container has NVIDIA GPUs, but not libcuda.so.1, the driver's library."
+    assert error.what == "There are NVIDIA GPUs here, but no libcuda.so.1, the driver's library."
     assert "nvidia-ctk cdi generate" in error.advice
 
 
