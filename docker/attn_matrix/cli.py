@@ -47,10 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _absolute(path: str) -> Path:
+    """Commands hand the root to programs that run in another directory, and to Docker as a mount."""
+    return Path(path).resolve()
+
+
 def _parser(given: Sequence[str]) -> ArgumentParser:
     """The parser; of the commands only the one that is named among the arguments is filled in."""
     parser = ArgumentParser(prog="attn_matrix", description="The image matrix of axolotl-attn.")
-    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="the repository; default: this one")
+    parser.add_argument("--root", type=_absolute, default=ROOT, metavar="DIR", help="the repository; default: this one")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((argument for argument in given if argument in COMMANDS), None)
     for name, summary in COMMANDS.items():

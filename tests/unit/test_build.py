@@ -300,6 +300,22 @@ def test_a_failed_target_names_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_what_buildx_says_in_another_form_hides_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are no JSON or lack a key are left out; a time without a zone is UTC, and one may have nanoseconds."""
+    good = {"name": "wheel", "ref": "default/default/abc", "status": "Error", "created_at": DURING.removesuffix("Z")}
+    lines = [
+        "WARNING: no history for this builder",
+        "[]",
+        json.dumps({"name": "no time", "ref": "a/b/c", "status": "Error"}),
+        json.dumps(good | {"created_at": None}),
+        json.dumps(good | {"created_at": "yesterday"}),
+        json.dumps(good | {"ref": None}),
+        json.dumps(good),
+    ]
+    monkeypatch.setattr(engine, "capture", lambda *_, **__: "\n".join(lines))
+    assert logs_of_failures(datetime(2026, 11, 22, 12, tzinfo=UTC)) == ["all of wheel: docker buildx history logs abc"]
+
+
 def test_an_older_buildx_keeps_no_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what it can without them."""
 

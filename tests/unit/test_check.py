@@ -87,6 +87,35 @@ def test_with_an_engine_the_image_is_built_and_run(
     assert request.environment["ATTN_TIMEOUT"] == "7"
 
 
+@pytest.mark.parametrize(
+    ("given", "backends"),
+    [(["--help"], "(nox -s plan lists them)"), (["flex-cpu", "--json", "--help"], "(flex, sdpa)"), (["-h"], "(nox")],
+)
+def test_help_costs_nothing(
+    given: list[str],
+    backends: str,
+    asked: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No GPU is looked for, no engine is asked, nothing is built: the host's help and the container's are text."""
+    for module, name in ((machine, "look"), (engine, "require"), (check, "build")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("help started something"))
+    assert main(["check", *given]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: attn_matrix check ")
+    assert "usage: docker run " in out
+    assert "ATTN_CHECK" in out
+    assert backends in out
+    assert asked == []
+
+
+def test_help_for_an_unknown_image_names_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    """As for every other command."""
+    assert main(["check", "sdpa-cpuu", "--help"]) == 2
+    assert "did you mean 'sdpa-cpu'?" in capsys.readouterr().err
+
+
 def test_only_our_variables_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller's PATH or HOME are not the container's."""
     for name in list(attn_variables()):

@@ -80,9 +80,24 @@ def logs_of_failures(since: datetime) -> list[str]:
         listed = engine.capture(["docker", "buildx", "history", "ls", "--format", "json"])
     except CommandFailed:
         return []
-    records = [json.loads(line) for line in listed.splitlines()]
-    failed = [r for r in records if r["status"] == "Error" and datetime.fromisoformat(r["created_at"]) >= since]
-    return [f"all of {r['name']}: docker buildx history logs {r['ref'].rpartition('/')[2]}" for r in failed]
+    return [line for record in listed.splitlines() if (line := _log_of_failure(record, since))]
+
+
+def _log_of_failure(record: str, since: datetime) -> str | None:
+    """How to read the log that a line of buildx's history is about; None for a build that went well or is older.
+
+    Also None for a line of another form than buildx 0.29 writes: this only adds to an error message.
+    """
+    try:
+        fields = json.loads(record)
+        created = datetime.fromisoformat(fields["created_at"])
+        if created.tzinfo is None:
+            created = created.replace(tzinfo=UTC)
+        if fields["status"] != "Error" or created < since:
+            return None
+        return f"all of {fields['name']}: docker buildx history logs {fields['ref'].rpartition('/')[2]}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:

@@ -137,7 +137,11 @@ def _capabilities(matrix: Matrix, image: Image) -> Iterator[tuple[str, ...]]:
 
 
 def _baseline(matrix: Matrix, image: Image, gpu: Gpu) -> Baseline | None:
-    found = (entry for entry in matrix.baselines if entry.gpu in gpu.name and entry.backend == image.default)
+    """What was measured on GPUs of this very name: an H200 NVL is not an H200.
+
+    nvidia-smi, the driver's files in /proc and torch, which images.yaml quotes, give a GPU the same name.
+    """
+    found = (entry for entry in matrix.baselines if entry.gpu == gpu.name and entry.backend == image.default)
     return next(found, None)
 
 
