@@ -13,9 +13,10 @@ from attn_matrix import ROOT
 from attn_matrix.cli import main
 from attn_matrix.commands import build
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
-from attn_matrix.host import engine, images, sources
+from attn_matrix.host import bases, engine, images, sources
+from attn_matrix.host.bases import BaseUsed
 from attn_matrix.host.images import logs_of_failures
-from attn_matrix.host.sources import BaseUsed, Sources
+from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick
 from attn_matrix.rendered.bake import OCI
@@ -46,7 +47,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 def test_the_pinned_base_is_the_default(answers: Answers) -> None:
     """An image of the same tag in the engine is not enough: nobody asked for it."""
     answers({PINNED.image: LOCAL})
-    assert sources.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
+    assert bases.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
 
 
 @pytest.mark.parametrize(
@@ -60,13 +61,13 @@ def test_the_pinned_base_is_the_default(answers: Answers) -> None:
 def test_local_base_keeps_the_pin_where_it_can(answers: Answers, images: dict[str, str], registry: bool) -> None:
     """The engine has the pinned image, or a registry does, or there is nothing to fall back to."""
     answers(images, registry=registry)
-    assert sources.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
+    assert bases.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
 
 
 def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     """No registry, and the engine has the tag: that is used, said on stderr, and its own digest goes into the label."""
     answers({PINNED.image: LOCAL})
-    used = sources.base_used(PINNED, Sources(local_base=True))
+    used = bases.base_used(PINNED, Sources(local_base=True))
     assert used == BaseUsed(PINNED.image, PINNED.image, LOCAL)
     assert "NOT THE PINNED BASE" in capsys.readouterr().err
     assert f"labels.{OCI}.base.digest={LOCAL}" in used.settings()
@@ -79,7 +80,7 @@ def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: p
 def test_a_base_that_is_asked_for(answers: Answers, reference: str, name: str, digest: str) -> None:
     """Its digest is the reference's own, else the engine's, else unknown: never the pinned one's."""
     answers({"own:1": LOCAL})
-    assert sources.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
+    assert bases.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
 
 
 def test_the_command_names_file_targets_and_base() -> None:
@@ -111,9 +112,11 @@ def test_outside_of_a_checkout_there_is_no_revision(tmp_path: Path) -> None:
     assert images.revision(tmp_path) is None
 
 
-def test_pip_find_links_is_a_wheelhouse_when_it_is_a_directory(tmp_path: Path) -> None:
-    """pip also takes links there, and those are none."""
+def test_pip_find_links_is_a_wheelhouse_when_it_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip also takes links there, and those are none. The path is a whole one: programs run in other directories."""
     assert sources.default_wheelhouse({"PIP_FIND_LINKS": str(tmp_path)}) == tmp_path
+    monkeypatch.chdir(tmp_path.parent)
+    assert sources.default_wheelhouse({"PIP_FIND_LINKS": tmp_path.name}) == tmp_path
     assert sources.default_wheelhouse({"PIP_FIND_LINKS": "https://example.org/wheels"}) is None
     assert sources.default_wheelhouse({}) is None
 
@@ -217,7 +220,7 @@ def before(stage: str) -> set[str]:
 
 def test_nothing_of_one_image_comes_before_the_shared_layers() -> None:
     """An argument is part of the cache key of every RUN after it: before `axolotl` there is only the platform's."""
-    assert before("FROM torch AS axolotl") == {"BASE", "BUILDER", "LOCK", "TORCH", "TORCH_BACKEND"}
+    assert before("FROM torch AS axolotl") == {"BASE", "BUILDER", "PYTHON", "LOCK", "TORCH", "TORCH_BACKEND"}
     assert before("FROM torch AS toolkit") - before("FROM torch AS axolotl") == {"AXOLOTL", "WITHOUT"}
 
 

@@ -53,7 +53,7 @@ class Promise:
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("bench", help="what a start, a build and a rendering cost")
+    parser = subparsers.add_parser("bench")
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join([*BENCHMARKS, *SHOWN])}; default: all")
     parser.set_defaults(handler=_handle)
 

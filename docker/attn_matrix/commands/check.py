@@ -24,7 +24,7 @@ HELP: Final = frozenset({"--help", "-h"})
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     # No prefix makes an option here: everything after the id is the container's, `--json` and `--help` included.
-    parser = subparsers.add_parser("check", help="check attention on this machine", prefix_chars="\0", add_help=False)
+    parser = subparsers.add_parser("check", prefix_chars="\0", add_help=False)
     parser.add_argument("arguments", metavar="[ID] ARGS", nargs="*", help="an image id; the rest goes to the check")
     parser.set_defaults(handler=partial(_handle, parser))
 

@@ -49,7 +49,7 @@ class Inspected:
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("inspect", help="what can be proved about built images without a GPU")
+    parser = subparsers.add_parser("inspect")
     parser.add_argument("patterns", metavar="PATTERN", nargs="*", help="an image id or a glob; default: all images")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout in place of the table")
     parser.set_defaults(handler=_handle)

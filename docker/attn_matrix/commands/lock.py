@@ -28,12 +28,11 @@ GROUPS: Final = {
     "tests": ("host", "cpu"),
     "lint": ("host", "tests"),
 }
-PYTHON: Final = "3.11"
 COMPILE: Final = ("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate")
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("lock", help="resolve and hash the requirements of a platform")
+    parser = subparsers.add_parser("lock")
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"a platform, {', '.join(GROUPS)}; default: all")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions of what is not pinned")
     parser.set_defaults(handler=_handle)
@@ -58,7 +57,7 @@ def lock(root: Path, matrix: Matrix, name: str, switches: Sequence[str] = ()) ->
     """Write the lock `name`. What it holds stays, hashes included, unless a pin changed. Raises CommandFailed."""
     path, platform = root / lock_path(name), platform_of(name)
     requirements = "" if name in GROUPS else platform_requirements(matrix, name)
-    given = group_switches(root, name) if name in GROUPS else platform_switches(root, matrix, name)
+    given = group_switches(root, matrix, name) if name in GROUPS else platform_switches(root, matrix, name)
     engine.say(f"resolving {lock_path(name)}")
     with tempfile.TemporaryDirectory() as folder:
         overrides = Path(folder) / "overrides.txt"
@@ -96,6 +95,8 @@ def platform_switches(root: Path, matrix: Matrix, name: str) -> list[str]:
     return [*machine, *wheels, *backend, *constraints, "-"]
 
 
-def group_switches(root: Path, name: str) -> list[str]:
+def group_switches(root: Path, matrix: Matrix, name: str) -> list[str]:
+    """A group's lock is for every system and for the oldest Python of a platform, or a newer one."""
+    oldest = min((each.python for each in matrix.platforms.values()), key=lambda text: [*map(int, text.split("."))])
     together = [f"--constraints={root / lock_path(other)}" for other in GROUPS[name]]
-    return ["--universal", "--python-version", PYTHON, *together, "--group", f"{root / 'pyproject.toml'}:{name}"]
+    return ["--universal", "--python-version", oldest, *together, "--group", f"{root / 'pyproject.toml'}:{name}"]

@@ -21,7 +21,7 @@ IMAGE: Final = re.compile(r"(?P<indent> +)image: [^,{}]+\n")
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("pins", help="write the digests that the base images have now into images.yaml")
+    parser = subparsers.add_parser("pins")
     parser.set_defaults(handler=_handle)
 
 

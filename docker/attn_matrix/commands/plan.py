@@ -225,7 +225,7 @@ def _wrapped(text: str, room: int) -> Iterable[str]:
 
 
 def add_parser(commands: _SubParsersAction[ArgumentParser]) -> None:
-    parser = commands.add_parser("plan", help="show what would be built and what is excluded")
+    parser = commands.add_parser("plan")
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="image ids or excluded ones, with * and ?")
     parser.add_argument("--json", action="store_true", help="the same facts as JSON")
     parser.set_defaults(handler=_handle)

@@ -95,7 +95,7 @@ class Family:
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("sizes", help="what images take on disk, together and each")
+    parser = subparsers.add_parser("sizes")
     parser.add_argument("patterns", metavar="PATTERN", nargs="*", help="an image id or a glob; default: all images")
     parser.add_argument("--inside", action="store_true", help="also what each image spends its bytes on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout in place of the tables")

@@ -11,7 +11,8 @@ from typing import Final
 
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
 from attn_matrix.host import engine
-from attn_matrix.host.sources import BaseUsed, Sources, base_used
+from attn_matrix.host.bases import BaseUsed, base_used
+from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE
 from attn_matrix.matrix.model import Image, Matrix
 from attn_matrix.rendered.bake import OCI, targets, wheel_target
