@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from attn_matrix.cli import main
+from attn_matrix.cli import COMMANDS, main
 from attn_matrix.commands import check
 from attn_matrix.errors import EngineMissing
 from attn_matrix.host import engine, environment, machine
@@ -104,6 +104,7 @@ def test_help_costs_nothing(
     assert main(["check", *given]) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: attn_matrix check ")
+    assert COMMANDS["check"] in " ".join(out.split())
     assert "usage: docker run " in out
     assert "ATTN_CHECK" in out
     assert backends in out

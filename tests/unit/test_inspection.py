@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attn_matrix import ROOT
 from attn_matrix.cli import main
-from attn_matrix.commands import inspection
+from attn_matrix.commands import inspection, terminal
 from attn_matrix.commands import inspection_rules as rules
 from attn_matrix.commands.inspection_rules import CodeClaim, Conclusion
 from attn_matrix.errors import CommandFailed
@@ -354,7 +354,7 @@ def test_the_table_and_the_document_say_the_same() -> None:
     rows = (Conclusion("import", "torch", "pass", "imports"), Conclusion("lock", "pip", "fail", "unknown"))
     found = inspection.Inspected("sdpa-cpu", "axolotl-attn:sdpa-cpu", "sha256:1", rows)
 
-    text = inspection.table(found).splitlines()
+    text = terminal.plain(*inspection.tables(found)).splitlines()
     document = json.loads(inspection.document([found]))
 
     assert text[0] == "sdpa-cpu: 1 of 2 pass, 1 fail"

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from attn_matrix.commands import generated, timeline
+from attn_matrix.commands import generated, terminal, timeline
+from attn_matrix.commands.terminal import Table
 from attn_matrix.errors import AttnError, UsageError
 from attn_matrix.hints import did_you_mean
 from attn_matrix.host import engine, environment, machine
@@ -28,6 +29,7 @@ from attn_matrix.matrix.load import FILE, read
 ROUNDS: Final = 15
 IMAGE: Final = "axolotl-attn:sdpa-cpu-base"
 GENERATED_IMAGES: Final = 1000
+HEAD: Final = ("milliseconds, medians", "measured", "baseline", "over", "allowed", "ratio", "")
 DEFECTS: Final = "tests/data/defects.md"
 
 
@@ -44,12 +46,12 @@ class Promise:
     def holds(self) -> bool:
         return self.measured - self.baseline <= self.allowed
 
-    def row(self) -> str:
-        over = self.measured - self.baseline
-        ratio = f"{self.measured / self.baseline:5.2f}x" if self.baseline else "     -"
+    def row(self) -> tuple[str, ...]:
+        """Milliseconds, then how many times the baseline that is."""
+        seconds = (self.measured, self.baseline, self.measured - self.baseline, self.allowed)
+        ratio = f"{self.measured / self.baseline:.2f}x" if self.baseline else "-"
         verdict = "holds" if self.holds else "DOES NOT HOLD"
-        numbers = f"{self.measured * 1e3:8.0f} {self.baseline * 1e3:8.0f} {over * 1e3:8.0f} {self.allowed * 1e3:8.0f}"
-        return f"{self.what:<58} {numbers} {ratio}  {verdict}"
+        return (self.what, *(f"{each * 1e3:.0f}" for each in seconds), ratio, verdict)
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -71,19 +73,19 @@ def _handle(arguments: Namespace) -> int:
 
 
 def _promises(names: Sequence[str], root: Path) -> bool:
-    """A line for each benchmark; whether every promise that could be measured holds."""
-    if names:
-        print(f"{'milliseconds, medians':<58} {'measured':>8} {'baseline':>8} {'over':>8} {'allowed':>8} ratio")
-    held = True
+    """A table of the benchmarks; whether every promise that could be measured holds."""
+    promises, absent = [], []
     for name in names:
+        engine.say(f"measuring: {name}")
         try:
-            promise = BENCHMARKS[name](root)
+            promises.append(BENCHMARKS[name](root))
         except AttnError as error:
-            print(f"{name:<58} not measured: {error.lines[0]}")
-            continue
-        held &= promise.holds
-        print(promise.row(), flush=True)
-    return held
+            absent.append(f"{name}: not measured: {error.lines[0]}")
+    if promises:
+        terminal.show(Table([each.row() for each in promises], HEAD, right=range(1, 6)))
+    if absent:
+        terminal.show(*absent)
+    return all(each.holds for each in promises)
 
 
 # ---- the benchmarks ----
