@@ -29,7 +29,7 @@ def main(kernels: Path) -> None:
         uncompiled=tuple(f"{path.relative_to(site)}: {why}" for path in sources if (why := uncompiled(path))),
         sources=len(sources),
         stub=tuple(stub(distributions)),
-        kernels=dict(prebuilt(kernels)),
+        kernels=dict(prebuilt_kernels(kernels)),
     )
     print(facts.to_json(found))
 
@@ -97,7 +97,7 @@ def stub(distributions: list[metadata.Distribution]) -> list[str]:
     return ownership.problems("flash_attn.cute", "flash-attn-4")
 
 
-def prebuilt(directory: Path) -> Counter[str]:
+def prebuilt_kernels(directory: Path) -> Counter[str]:
     """FlashAttention 4's kernels by architecture; one without code for a GPU counts as `none`."""
     found: Counter[str] = Counter()
     for kernel in directory.glob("**/*.o"):

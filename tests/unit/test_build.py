@@ -20,7 +20,7 @@ from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick
 from attn_matrix.rendered.bake import OCI
-from attn_matrix.rendered.files import BAKE, rendered, write
+from attn_matrix.rendered.files import BAKE_FILE, rendered, write
 from attn_matrix.rendered.tables import BEGIN, END
 
 DATA = Path(__file__).parents[1] / "data"
@@ -87,7 +87,7 @@ def test_the_command_names_file_targets_and_base() -> None:
     """Bake loads what it builds, and each target gets its own base."""
     bases = {"a-cpu": BaseUsed("x:1", "x:1", "d1"), "b-cpu": BaseUsed("y:1", "y:1", "d2")}
     command = images.bake_command(["a-cpu", "b-cpu"], bases, Sources(), None)
-    assert command[:5] == ["docker", "buildx", "bake", "--file", BAKE]
+    assert command[:5] == ["docker", "buildx", "bake", "--file", BAKE_FILE]
     assert command[-2:] == ["a-cpu", "b-cpu"]
     assert {"--set=a-cpu.args.BASE=x:1", "--set=b-cpu.args.BASE=y:1"} < set(command)
     assert not [argument for argument in command if "wheelhouse" in argument or "secrets" in argument]
@@ -139,7 +139,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", [BAKE, "docker/specs/fa4-cu128.json"])
+@pytest.mark.parametrize("name", [BAKE_FILE, "docker/specs/fa4-cu128.json"])
 def test_a_stale_file_is_not_built_from(repository: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The image would not be what images.yaml says."""
     images.require_fresh(repository, SMALL)

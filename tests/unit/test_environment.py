@@ -158,9 +158,9 @@ def test_env_instructions_are_read_as_docker_reads_them() -> None:
         "FROM a AS first\nENV A=0\nFROM first AS second\n"
         'ENV A=1 \\\n    # why\n    B="two words"\nARG C\nENV C=$C:/x\nRUN x\nFROM second AS third\nENV D=4\n'
     )
-    assert dockerfile.variables(text, "second") == {"A": "1", "B": "two words", "C": "$C:/x"}
+    assert dockerfile.of_stage(text, "second") == {"A": "1", "B": "two words", "C": "$C:/x"}
     with pytest.raises(UsageError, match="no stage 'fourth'; its stages: first, second, third"):
-        dockerfile.variables(text, "fourth")
+        dockerfile.of_stage(text, "fourth")
 
 
 WHEELHOUSES = {

@@ -140,6 +140,6 @@ def test_the_engine_is_asked_for_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "capture", answer)
     monkeypatch.setattr(engine, "identity", lambda tag: None if tag == "absent" else "sha256:1")
 
-    assert sizes.look("absent") is None
-    assert sizes.look("tag") == Stack({(BASE,): 100, (BASE, TORCH): 7})
+    assert sizes.stack_of("absent") is None
+    assert sizes.stack_of("tag") == Stack({(BASE,): 100, (BASE, TORCH): 7})
     assert "--human=false" in asked[1]

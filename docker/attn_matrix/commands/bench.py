@@ -56,19 +56,21 @@ class Promise:
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser = subparsers.add_parser("bench")
-    parser.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join([*BENCHMARKS, *SHOWN])}; default: all")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help=f"of {', '.join([*BENCHMARKS, *LISTINGS])}; default: all"
+    )
     parser.set_defaults(handler=_handle)
 
 
 def _handle(arguments: Namespace) -> int:
-    names = arguments.names or [*BENCHMARKS, *SHOWN]
+    names = arguments.names or [*BENCHMARKS, *LISTINGS]
     for name in names:
-        if name not in BENCHMARKS and name not in SHOWN:
-            raise UsageError(f"no benchmark {name!r}{did_you_mean(name, [*BENCHMARKS, *SHOWN])}")
+        if name not in BENCHMARKS and name not in LISTINGS:
+            raise UsageError(f"no benchmark {name!r}{did_you_mean(name, [*BENCHMARKS, *LISTINGS])}")
     held = _promises([name for name in names if name in BENCHMARKS], arguments.root)
     for name in names:
-        if name in SHOWN:
-            print("", *SHOWN[name](arguments.root), sep="\n", flush=True)
+        if name in LISTINGS:
+            print("", *LISTINGS[name](arguments.root), sep="\n", flush=True)
     return 0 if held else 1
 
 
@@ -158,7 +160,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Path], Promise]]] = {
     "build": build,
 }
 # What is shown and promises nothing.
-SHOWN: Final[Mapping[str, Callable[[Path], Iterator[str]]]] = {"seconds": seconds, "defects": defects}
+LISTINGS: Final[Mapping[str, Callable[[Path], Iterator[str]]]] = {"seconds": seconds, "defects": defects}
 
 
 # ---- how ----

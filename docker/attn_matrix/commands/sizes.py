@@ -111,7 +111,7 @@ def _handle(arguments: Namespace) -> int:
     picked = pick(matrix, arguments.patterns)
     here = present(matrix, picked, arguments.patterns)
     every = [*here, *(image for image in matrix.images if image not in picked)]
-    stacks = {image.id: stack for image in every if (stack := look(matrix.tag(image)))}
+    stacks = {image.id: stack for image in every if (stack := stack_of(matrix.tag(image)))}
     sizes = measure(here, stacks)
     families = [family(name, sizes, stacks) for name in dict.fromkeys(size.platform for size in sizes)]
     usages = {image.id: usage(arguments.root, matrix, image) for image in here} if arguments.inside else {}
@@ -125,7 +125,7 @@ def _handle(arguments: Namespace) -> int:
 # ---- measuring ----
 
 
-def look(tag: str) -> Stack | None:
+def stack_of(tag: str) -> Stack | None:
     """The layers of an image of the engine; None when it has no such image."""
     if engine.identity(tag) is None:
         return None

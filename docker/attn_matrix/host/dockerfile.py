@@ -14,7 +14,7 @@ STAGE: Final = re.compile(r"^FROM \S+ AS (\S+)$", re.MULTILINE)
 ENV: Final = re.compile(r"^ENV (.+)$", re.MULTILINE)
 
 
-def variables(text: str, stage: str) -> dict[str, str]:
+def of_stage(text: str, stage: str) -> dict[str, str]:
     """The variables of the ENV instructions of `stage` itself, not of those that it starts from.
 
     Values are as they are written, so one may hold `$NAME` of a build argument or of an earlier variable. Raises

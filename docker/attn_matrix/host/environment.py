@@ -91,7 +91,7 @@ def variables(root: Path, venv: Path, given: Mapping[str, str], caller: Mapping[
     kept = {*caller, *USERS} - {*VENVS}
     return {
         name: Template(value.replace(VENV, str(venv)).replace(CACHE, str(venv / "cache"))).substitute(known)
-        for name, value in dockerfile.variables(text, "image").items()
+        for name, value in dockerfile.of_stage(text, "image").items()
         if name not in kept
     }
 

@@ -16,10 +16,9 @@ from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE
 from attn_matrix.matrix.model import Image, Matrix
 from attn_matrix.rendered.bake import OCI, targets, wheel_target
-from attn_matrix.rendered.files import BAKE as BAKE_FILE
-from attn_matrix.rendered.files import build_files, differences
+from attn_matrix.rendered.files import BAKE_FILE, build_files, differences
 
-BAKE: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
+BAKE_COMMAND: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
 
 
 @dataclass(frozen=True)
@@ -168,4 +167,4 @@ def bake_command(ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sou
         settings.append(f"*.secrets=id=ca,src={sources.ca.resolve()}")
     # bake reads nothing outside of the repository that it was not allowed to.
     allowed = [f"--allow=fs.read={path.resolve()}" for path in (sources.wheelhouse, sources.ca) if path]
-    return [*BAKE, *allowed, *(f"--set={setting}" for setting in settings), *ids]
+    return [*BAKE_COMMAND, *allowed, *(f"--set={setting}" for setting in settings), *ids]

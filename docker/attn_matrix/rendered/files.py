@@ -23,8 +23,8 @@ from entrypoint.spec import BANNER, to_json
 if TYPE_CHECKING:
     pass
 
-BAKE = "docker/bake.json"
-SCHEMA = "docker/images.schema.json"
+BAKE_FILE = "docker/bake.json"
+SCHEMA_FILE = "docker/images.schema.json"
 SPECS = "docker/specs"
 README = "README.md"
 
@@ -42,13 +42,13 @@ def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, s
     if tables is None:
         raise UsageError(f"{README}: needs one line {BEGIN} and, below it, one line {END}")
     schema = {"$comment": BANNER, **Matrix.model_json_schema()}
-    return {SCHEMA: _json(schema), README: tables, **build_files(matrix)}
+    return {SCHEMA_FILE: _json(schema), README: tables, **build_files(matrix)}
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
     """The generated files that a build reads: the bake file and the specs."""
     specs = {spec_path(name): to_json(spec) for name, spec in image_specs(matrix).items()}
-    return {BAKE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
+    return {BAKE_FILE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
 
 
 def _json(document: Any) -> str:
