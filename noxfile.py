@@ -34,12 +34,12 @@ TESTS = (*HOST, "tests", "cpu")
 LINT = (*HOST, "tests", "lint")
 TYPED = ("docker/attn_matrix", "docker/inside", "entrypoint", "tests", "noxfile.py")
 WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github/workflows").glob("*.yml"))
-# The programs of the lint environment for what is not Python; none of them asks a network for anything.
+# The programs that check what is not Python. They are in the lint environment, and none of them uses a network.
 LINTERS = (
     ("hadolint", "docker/Dockerfile"),
     ("shellcheck", ".ci/run"),
     ("check-jsonschema", "--quiet", "--builtin-schema=vendor.github-workflows", *WORKFLOWS),
-    # A file that it cannot read is a mistake, not one to leave out.
+    # --strict-collection: a file that it cannot read is an error.
     ("zizmor", "--quiet", "--offline", "--strict-collection", "--persona=pedantic", ".github"),
 )
 # How long a container may take to end after Ctrl-C, in seconds; nox's own limit is 0.3.
@@ -118,13 +118,13 @@ def environment(session: nox.Session, name: str, *locks: str) -> Path:
 
 
 def install_with_pip(session: nox.Session, venv: Path, requirements: list[str]) -> None:
-    """All that this needs comes with nox."""
+    """Install with pip and virtualenv, which nox brings: uv is not there yet."""
     session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(venv))
     session.run(str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--require-hashes", *requirements)
 
 
 def install_with_uv(session: nox.Session, venv: Path, requirements: list[str]) -> None:
-    """uv is in the host's environment. It takes torch from PIP_FIND_LINKS or from PyTorch's CPU index."""
+    """Install with the uv of the host's environment; torch comes from PIP_FIND_LINKS or from PyTorch's CPU index."""
     uv = str(environment(session, "host", *HOST).parent / "uv")
     wheelhouse = default_wheelhouse(os.environ)
     links = ["--find-links", str(wheelhouse)] if wheelhouse else []

@@ -35,7 +35,7 @@ def main(kernels: Path) -> None:
 
 
 def broken(distribution: metadata.Distribution) -> Iterator[str]:
-    """Recorded files that are missing or of another size. Reading all of torch for its hashes would take minutes."""
+    """Recorded files that are missing or of another size. To compare hashes would take minutes for torch alone."""
     for file in records.files(distribution):
         path = Path(str(distribution.locate_file(file)))
         if not path.exists():
@@ -52,7 +52,7 @@ def unrecorded(site: Path, distributions: list[metadata.Distribution]) -> Iterat
 
 
 def contested(distributions: list[metadata.Distribution]) -> Iterator[str]:
-    """Files that several distributions installed, each another: the last one won."""
+    """Files that several distributions installed with different contents, so that the last one replaced the others."""
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for each in distributions:
         for file in records.files(each):

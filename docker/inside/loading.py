@@ -150,7 +150,7 @@ def attempt(action: Callable[[], object]) -> str:
 
 
 def _run(action: Callable[[], object], writer: int) -> None:
-    """In the fork: say on `writer` what `action` raised, and end. What libraries print is nobody's."""
+    """In the fork: write to `writer` what `action` raised, and end. What libraries print is thrown away."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     error = ""
     try:

@@ -121,6 +121,12 @@ def test_cells_that_people_ask_for(cell: tuple[str, str, str], answer: str) -> N
         assert answer in matrix.exclusions[found.exclusion].reason
 
 
+def test_a_variant_without_axolotl_says_what_it_is() -> None:
+    """Its name says `-base`, which a newcomer takes for a base image."""
+    text = to_text(plan(read(ROOT / FILE), ["fa4-cu128", "fa4-cu128-*"], EARLY), 120)
+    assert "variants: -base (without Axolotl), -hopper, -hopper-base" in text
+
+
 def test_what_cannot_be_built_yet_says_so() -> None:
     """A platform without a lock is planned, and its reason is in the text and in the JSON."""
     what = plan(read(ROOT / FILE), ["sdpa-rocm"], EARLY)

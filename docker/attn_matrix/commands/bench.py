@@ -175,7 +175,7 @@ def _take_turns(first: Command, second: Command, rounds: int = ROUNDS) -> tuple[
 
 
 def _time(command: Sequence[str], environ: Mapping[str, str]) -> float:
-    """Wall-clock seconds of a command. Raises CommandFailed: a failure is no measurement."""
+    """Wall-clock seconds of a command. Raises CommandFailed when the command fails."""
     started = time.perf_counter()
     engine.capture(command, env=environ)
     return time.perf_counter() - started

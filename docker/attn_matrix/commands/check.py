@@ -1,4 +1,4 @@
-"""`nox -s check [-- ID ARGS...]`: the main job: the check of the image that fits this machine, on this machine."""
+"""`nox -s check [-- ID ARGS...]`: builds the image that fits this machine, or ID, and runs its check here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELP: Final = frozenset({"--help", "-h"})
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    # No prefix makes an option here: everything after the id is the container's, `--json` and `--help` included.
+    # argparse must take no word for an option: everything after the id goes to the check, `--json` included.
     parser = subparsers.add_parser("check", prefix_chars="\0", add_help=False)
     parser.add_argument("arguments", metavar="[ID] ARGS", nargs="*", help="an image id; the rest goes to the check")
     parser.set_defaults(handler=partial(_handle, parser))
@@ -37,7 +37,8 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
     matrix = read(arguments.root / FILE)
     here = machine.look()
     choice = _choice(matrix, here, pattern)
-    engine.say(f"{choice.image.id}: {choice.reason}")
+    note = "; -base: without Axolotl, which a check does not need" if choice.image.is_base else ""
+    engine.say(f"{choice.image.id}: {choice.reason}{note}")
     sources = Sources(None, True, default_wheelhouse(os.environ), default_bundle(os.environ))
     try:
         engine.require()

@@ -1,6 +1,6 @@
 """`nox -s lock [-- NAME...]`: the hashed requirements in docker/locks, from the versions that are pinned.
 
-The only command that asks the package index what there is. It writes data; rendering asks nobody.
+No other command asks the package index which versions there are; `nox -s render` needs no network.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def _handle(arguments: Namespace) -> int:
     matrix = read(arguments.root / FILE)
     platforms = [name for name, platform in matrix.platforms.items() if platform.pins]
     known = [*platforms, *GROUPS]
-    # One that cannot be resolved everywhere is resolved only when it is asked for.
+    # A platform that has no lock yet is resolved only when it is named.
     usual = [name for name in known if name in GROUPS or not matrix.platforms[name].unlocked]
     for name in arguments.names or usual:
         if name not in known:
             raise UsageError(f"no lock {name!r}{did_you_mean(name, known)}")
-        # The one with Axolotl comes first: the versions that it allows are those that every image gets.
+        # The lock with Axolotl comes first, and the other one takes its versions, so that both kinds of image agree.
         for each in reversed(matrix.lock_names(name) if name in platforms else (name,)):
             lock(arguments.root, matrix, each, ["--upgrade"] if arguments.upgrade else [])
     return 0

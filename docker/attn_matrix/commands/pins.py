@@ -1,6 +1,6 @@
 """`nox -s pins`: writes the digests that the base images have in their registries now into images.yaml.
 
-Only their digits change there: the file is written by people, and its comments and layout stay theirs.
+It changes the digests and nothing else: people write that file, and their comments and layout stay.
 """
 
 from __future__ import annotations

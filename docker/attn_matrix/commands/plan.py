@@ -193,6 +193,7 @@ def _lines(family: Sequence[Planned]) -> tuple[str, ...]:
     """What a person picks an image by; of its variants only how they are called."""
     first, *others = family
     variants = ", ".join(other.id.removeprefix(first.id) for other in others)
+    variants = variants.replace("-base", "-base (without Axolotl)", 1)
     return (
         _backends(first),
         ", ".join(first.architectures) or "CPU",

@@ -1,4 +1,4 @@
-"""`nox -s run -- ID [CMD...]`: an image with the GPUs of this machine. CMD's exit code is ours."""
+"""`nox -s run -- ID [CMD...]`: runs an image with the GPUs of this machine, and exits with CMD's exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `nox -s run` and `nox -s check` hand to a container of this machine."""
+"""What `nox -s run` and `nox -s check` pass to a container: GPUs, and the settings in ATTN_ variables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from attn_matrix.matrix.model import Image, Matrix
 
 
 def wants_gpus(matrix: Matrix, image: Image, here: machine.Machine) -> bool:
-    """A CPU image needs no GPU, and a machine without one has none to give."""
+    """Whether to ask the engine for GPUs: the image is for a GPU, and this machine has one."""
     return bool(here.gpus) and matrix.platforms[image.platform].device != "cpu"
 
 
 def attn_variables() -> dict[str, str]:
-    """The ATTN_ variables of whoever calls us: they are the container's settings."""
+    """The ATTN_ variables of our own environment, which are the settings of the check in the container."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("ATTN_")}

@@ -61,13 +61,13 @@ def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
 
 
 def fingerprint(lock: str, build_arguments: Mapping[str, str]) -> str:
-    """Changes with everything that decides what is installed."""
+    """A hash of everything that decides what is installed, so that a change of it installs again."""
     chosen = [build_arguments[name] for name in ("TORCH", "TORCH_BACKEND", "KERNELS")]
     return hashlib.sha256("\n".join([lock, *chosen]).encode()).hexdigest()
 
 
 def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources) -> tuple[list[str], list[str]]:
-    """The two calls of uv: they do what the layers of docker/Dockerfile do."""
+    """The two calls of uv that install what docker/Dockerfile installs in its layers."""
     given = arguments(matrix, image)
     python = matrix.platforms[image.platform].python
     wheels = ["--find-links", str(sources.wheelhouse)] if sources.wheelhouse else []

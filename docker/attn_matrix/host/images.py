@@ -23,7 +23,7 @@ BAKE_COMMAND: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
 
 @dataclass(frozen=True)
 class Order:
-    """Which images, of which repository, from what."""
+    """What to build: images of the matrix of the repository at `root`, from these sources."""
 
     root: Path
     matrix: Matrix

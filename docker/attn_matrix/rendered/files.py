@@ -1,6 +1,6 @@
-"""Every generated file, from images.yaml: rendering is pure, and the same matrix gives the same bytes.
+"""Every generated file, made from images.yaml. The same matrix gives the same bytes.
 
-`nox -s render` writes the files; with `--check` it compares, so that a commit cannot hold a stale one.
+`nox -s render` writes the files. With `--check` it only compares them, and `nox -s lint` runs that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from difflib import unified_diff
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attn_matrix.errors import MatrixError, UsageError
 from attn_matrix.matrix.load import FILE, read
@@ -19,9 +19,6 @@ from attn_matrix.rendered.bake import bake_file
 from attn_matrix.rendered.specs import image_specs
 from attn_matrix.rendered.tables import BEGIN, END, insert
 from entrypoint.spec import BANNER, to_json
-
-if TYPE_CHECKING:
-    pass
 
 BAKE_FILE = "docker/bake.json"
 SCHEMA_FILE = "docker/images.schema.json"
