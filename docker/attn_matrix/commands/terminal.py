@@ -36,7 +36,7 @@ Part = Table | str
 
 
 def show(*parts: Part) -> None:
-    """Print tables and lines to stdout."""
+    """Print tables and lines to stdout. Nothing in them is markup: `flash-attn-4[cu13]` is a package."""
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -95,6 +95,5 @@ def _rich(table: Table) -> RenderableType:
             overflow="fold",
         )
     for row in table.rows:
-        # As Text: in a plain string rich takes `[cu13]` for markup, and leaves it out.
         made.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return Padding.indent(made, table.indent)
