@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from attn_matrix import ROOT
+from attn_matrix.cli import COMMANDS
 
 CONTRACT = {"check", "tests", "plan", "render", "build", "run", "lint"}
 
@@ -20,6 +21,7 @@ def test_every_session_of_the_contract_is_there_and_says_what_it_does() -> None:
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     described = dict(re.findall(r"^[*-] (\S+) -> (\S.*)$", text, flags=re.MULTILINE))
     assert described.keys() >= CONTRACT
+    assert {name: described.get(name) for name in COMMANDS} == COMMANDS
 
 
 class Session:

@@ -147,6 +147,7 @@ def test_the_arguments_of_an_image() -> None:
     """Every version that its build uses."""
     assert bake(SMALL)["target"]["fa4-cu128"]["args"] == {
         "BASE": f"example.org/plain:1@sha256:{'1' * 64}",
+        "PYTHON": "3.11",
         "PLATFORM": "cu128",
         "LOCK": "docker/locks/cu128.txt",
         "TORCH": "torch==2.10.0",

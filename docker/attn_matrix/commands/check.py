@@ -1,10 +1,14 @@
-"""`nox -s check [-- ID ARGS...]`: the main job: the check of the image that fits this machine, on this machine."""
+"""`nox -s check [-- ID ARGS...]`: builds the image that fits this machine, or ID, and runs its check here."""
 
 from __future__ import annotations
 
 import os
+import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
 
 from attn_matrix.errors import EngineMissing
 from attn_matrix.host import engine, environment, machine
@@ -15,20 +19,26 @@ from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix
 from attn_matrix.matrix.select import pick_one
 
+HELP: Final = frozenset({"--help", "-h"})
+
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    # No prefix makes an option here: everything after the id is the container's, `--json` and `--help` included.
-    parser = subparsers.add_parser("check", help="check attention on this machine", prefix_chars="\0", add_help=False)
+    # argparse must take no word for an option: everything after the id goes to the check, `--json` included.
+    parser = subparsers.add_parser("check", prefix_chars="\0", add_help=False)
     parser.add_argument("arguments", metavar="[ID] ARGS", nargs="*", help="an image id; the rest goes to the check")
-    parser.set_defaults(handler=_handle)
+    parser.set_defaults(handler=partial(_handle, parser))
 
 
-def _handle(arguments: Namespace) -> int:
-    matrix = read(arguments.root / FILE)
+def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
     pattern, argv = split(arguments.arguments)
+    if HELP & {*argv}:
+        sys.stdout.write(help_text(parser, arguments.root, pattern))
+        return 0
+    matrix = read(arguments.root / FILE)
     here = machine.look()
     choice = _choice(matrix, here, pattern)
-    engine.say(f"{choice.image.id}: {choice.reason}")
+    note = "; -base: without Axolotl, which a check does not need" if choice.image.is_base else ""
+    engine.say(f"{choice.image.id}: {choice.reason}{note}")
     sources = Sources(None, True, default_wheelhouse(os.environ), default_bundle(os.environ))
     try:
         engine.require()
@@ -38,6 +48,14 @@ def _handle(arguments: Namespace) -> int:
     build(arguments.root, matrix, [choice.image], sources)
     given, tag = devices_for(matrix, choice.image, here), matrix.tag(choice.image)
     return engine.run(engine.Request(tag, ["check", *argv], attn_variables(), given.gpus, given.paths, given.groups))
+
+
+def help_text(parser: ArgumentParser, root: Path, pattern: str | None) -> str:
+    """This command's own help and the check's, which comes from the entrypoint here: no image is built to ask it."""
+    from entrypoint.main import USAGE
+
+    backends = ", ".join(pick_one(read(root / FILE), pattern).backends) if pattern else "nox -s plan lists them"
+    return f"{parser.format_help()}\nThe check in the container:\n\n{USAGE.format(backends=backends)}"
 
 
 def split(given: Sequence[str]) -> tuple[str | None, list[str]]:

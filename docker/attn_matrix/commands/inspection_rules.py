@@ -1,4 +1,6 @@
-"""What `nox -s inspect` concludes from the facts about an image: rows, each with a verdict and its reason. Pure.
+"""What `nox -s inspect` concludes from the facts about an image: rows, each with a verdict and its reason.
+
+These functions are pure: they ask no engine and read no file.
 
 The facts come from docker/inside, which runs in the image, and from the engine.
 """

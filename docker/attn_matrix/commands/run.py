@@ -1,4 +1,4 @@
-"""`nox -s run -- ID [CMD...]`: an image with the GPUs of this machine. CMD's exit code is ours."""
+"""`nox -s run -- ID [CMD...]`: runs an image with the GPUs of this machine, and exits with CMD's exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attn_matrix.matrix.select import pick_one
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("run", help="run an image with the GPUs of this machine")
+    parser = subparsers.add_parser("run")
     parser.add_argument("id", metavar="ID", help="an image id, or a glob that matches one")
     parser.add_argument(
         "cmd", metavar="CMD", nargs=REMAINDER, help="what runs after the check; default: the check alone"

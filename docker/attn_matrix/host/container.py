@@ -1,4 +1,4 @@
-"""What `nox -s run` and `nox -s check` hand to a container of this machine."""
+"""What `nox -s run` and `nox -s check` pass to a container: GPUs, and the settings in ATTN_ variables."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def _amd(root: Path) -> Devices:
 
 
 def attn_variables() -> dict[str, str]:
-    """The ATTN_ variables of whoever calls us: they are the container's settings."""
+    """The ATTN_ variables of our own environment, which are the settings of the check in the container."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("ATTN_")}

@@ -42,7 +42,7 @@ ANSWER_TIMEOUT: Final = 20
 
 
 def say(line: str) -> None:
-    """One line to the person at the terminal: on stderr, since stdout belongs to what is run."""
+    """Print one line to stderr. Stdout belongs to the program that is run."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -103,9 +103,9 @@ def stream(command: Sequence[str], *, env: Mapping[str, str]) -> Generator[str]:
 
 @contextmanager
 def _forwarding(deliver: Callable[[int], object]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to what runs in the foreground; the second one kills it.
+    """Pass SIGINT and SIGTERM to the program in the foreground; the second signal kills it.
 
-    A program that is process 1 of its container and has no handler of its own does not even notice the first.
+    Process 1 of a container ignores a signal that it has no handler for, so the first one may do nothing.
     """
     received: list[int] = []
 
@@ -251,7 +251,7 @@ def _kill(container: Container, number: int) -> None:
 
 
 def _write(descriptor: int, data: bytes | None) -> None:
-    """All of `data`, as the bytes that they are."""
+    """Write all of `data`, undecoded, to a file descriptor."""
     while data:
         data = data[os.write(descriptor, data) :]
 

@@ -104,8 +104,8 @@ def _driver(path: Path) -> str | None:
 def choose(matrix: Matrix, machine: Machine) -> Choice:
     """The image for the first GPU, or a CPU's: the fastest measured one that runs here, else the first in images.yaml.
 
-    One that is quick to build, if there is one: to check attention needs no Axolotl, and nobody waits hours for a
-    compiler unasked. Raises NothingFits.
+    It prefers images that are quick to build: a check needs no Axolotl, and a first check should not wait hours for a
+    compiler. Raises NothingFits.
     """
     if not machine.gpus:
         return _for_cpu(matrix)
@@ -134,7 +134,7 @@ def _for_cpu(matrix: Matrix, reason: str = "no GPU on this machine") -> Choice:
 
 
 def _quick(matrix: Matrix, images: list[Image]) -> list[Image]:
-    """Those that are quick to build; all of them when none is."""
+    """The images that are quick to build, or all of them when none is."""
     return [image for image in images if matrix.quick(image)] or images
 
 
@@ -159,7 +159,11 @@ def _capabilities(matrix: Matrix, image: Image) -> Iterator[tuple[str, ...]]:
 
 
 def _baseline(matrix: Matrix, image: Image, gpu: Gpu) -> Baseline | None:
-    found = (entry for entry in matrix.baselines if entry.gpu in gpu.name and entry.backend == image.default)
+    """What was measured on GPUs of this very name: an H200 NVL is not an H200.
+
+    nvidia-smi, the driver's files in /proc and torch, which images.yaml quotes, give a GPU the same name.
+    """
+    found = (entry for entry in matrix.baselines if entry.gpu == gpu.name and entry.backend == image.default)
     return next(found, None)
 
 

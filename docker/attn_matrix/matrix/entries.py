@@ -26,7 +26,7 @@ from attn_matrix.matrix.forms import (
     Version,
 )
 
-# How the id of an image without Axolotl ends, where the image itself holds it.
+# `-base` ends the id of an image without Axolotl, where there is one with Axolotl too: sdpa-cpu and sdpa-cpu-base.
 BASE: Final = "-base"
 
 

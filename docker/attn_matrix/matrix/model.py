@@ -1,4 +1,4 @@
-"""What images.yaml says, as frozen values: the only types that the rest of the host side knows a matrix by.
+"""What images.yaml says, as frozen values. The rest of the host side uses these types and never reads the file.
 
 `attn_matrix.matrix.load.read` makes a Matrix and has checked what one type alone cannot see, such as a backend's
 package that its platform does not pin. In a mapping the key is the thing's name.
@@ -51,7 +51,7 @@ __all__ = [
 
 TORCH: Final = "torch"
 AXOLOTL: Final = "axolotl"
-# The combination of every backend that can live together with the others: a name that no backend has.
+# The name of the image that holds every backend of its platform, so that no backend may be called that.
 ALL: Final = "all"
 
 

@@ -14,14 +14,17 @@ from attn_matrix.matrix.model import AXOLOTL, Image, Matrix, Wheel, axolotl_lock
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments of an image in docker/Dockerfile,
 ARGUMENTS = (
-    *("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS"),
+    *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS"),
     *("COMPILE_FOR", "HEAD_DIMS", "TRITON_AMD", "IMAGE_ID", "SPEC"),
 )
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
-SHARED_ARGUMENTS = ("BASE", "LOCK", "TORCH", "TORCH_BACKEND")
+SHARED_ARGUMENTS = ("BASE", "PYTHON", "LOCK", "TORCH", "TORCH_BACKEND")
 AXOLOTL_ARGUMENTS = ("BASE", "LOCK", "AXOLOTL", "WITHOUT")
 # and of a wheel.
-WHEEL_ARGUMENTS = ("BASE", "LOCK", "BUILDER", "COMPILER", "TOOLKIT", "SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS")
+WHEEL_ARGUMENTS = (
+    *("BASE", "PYTHON", "LOCK", "BUILDER", "COMPILER", "TOOLKIT"),
+    *("SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS"),
+)
 # The stage that BUILDER names where the compiler comes from the package index.
 TOOLKIT_STAGE = "toolkit"
 OCI = "org.opencontainers.image"
@@ -138,6 +141,7 @@ def _shared(matrix: Matrix, platform: str) -> dict[str, str]:
     """The arguments of the layers up to torch."""
     return {
         "BASE": matrix.bases[matrix.platforms[platform].base].reference,
+        "PYTHON": matrix.platforms[platform].python,
         "LOCK": lock_path(platform),
         "TORCH": _requirements(matrix, platform, matrix.common_packages(platform)),
         "TORCH_BACKEND": matrix.platforms[platform].torch_backend or "",

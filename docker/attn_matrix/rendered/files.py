@@ -1,6 +1,6 @@
-"""Every generated file, from images.yaml: rendering is pure, and the same matrix gives the same bytes.
+"""Every generated file, made from images.yaml. The same matrix gives the same bytes.
 
-`nox -s render` writes the files; with `--check` it compares, so that a commit cannot hold a stale one.
+`nox -s render` writes the files. With `--check` it only compares them, and `nox -s lint` runs that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from difflib import unified_diff
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attn_matrix.errors import MatrixError, UsageError
 from attn_matrix.matrix.load import FILE, read
@@ -20,11 +20,8 @@ from attn_matrix.rendered.specs import image_specs
 from attn_matrix.rendered.tables import BEGIN, END, insert
 from entrypoint.spec import BANNER, to_json
 
-if TYPE_CHECKING:
-    pass
-
-BAKE = "docker/bake.json"
-SCHEMA = "docker/images.schema.json"
+BAKE_FILE = "docker/bake.json"
+SCHEMA_FILE = "docker/images.schema.json"
 SPECS = "docker/specs"
 README = "README.md"
 
@@ -42,13 +39,13 @@ def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, s
     if tables is None:
         raise UsageError(f"{README}: needs one line {BEGIN} and, below it, one line {END}")
     schema = {"$comment": BANNER, **Matrix.model_json_schema()}
-    return {SCHEMA: _json(schema), README: tables, **build_files(matrix)}
+    return {SCHEMA_FILE: _json(schema), README: tables, **build_files(matrix)}
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
     """The generated files that a build reads: the bake file and the specs."""
     specs = {spec_path(name): to_json(spec) for name, spec in image_specs(matrix).items()}
-    return {BAKE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
+    return {BAKE_FILE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
 
 
 def _json(document: Any) -> str:
