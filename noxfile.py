@@ -76,8 +76,9 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def run(session: nox.Session) -> None:
-    """Run an image with the GPUs of this machine: nox -s run -- ID [CMD...]"""
-    matrix(session, "run", *session.posargs)
+    """Run an image with the GPUs and files of this machine: nox -s run -- [-v ... -e ... --gpus ...] ID [CMD...]"""
+    # nox has gone to this folder; what is mounted is the one that the user called it in.
+    matrix(session, "run", f"--workspace={session.invoked_from}", *session.posargs)
 
 
 @nox.session

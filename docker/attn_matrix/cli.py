@@ -20,7 +20,7 @@ COMMANDS = {
     "plan": "what would be built, and every excluded combination with its reason, source and review date",
     "render": "write the generated files from images.yaml, or compare them with --check",
     "build": "build and load images with docker buildx bake",
-    "run": "run an image with the GPUs of this machine",
+    "run": "run an image with the GPUs and files of this machine",
     "check": "build the image that fits this machine and run its check here",
     "inspect": "what can be proved about built images without a GPU",
     "sizes": "what images take on disk, together and each",
