@@ -77,8 +77,7 @@ def build(session: nox.Session) -> None:
 @nox.session
 def run(session: nox.Session) -> None:
     """Run an image with the GPUs and files of this machine: nox -s run -- [-v ... -e ... --gpus ...] ID [CMD...]"""
-    # nox has gone to this folder; what is mounted is the one that the user called it in.
-    matrix(session, "run", f"--workspace={session.invoked_from}", *session.posargs)
+    matrix(session, "run", *session.posargs)
 
 
 @nox.session
@@ -127,7 +126,9 @@ def matrix(session: nox.Session, *arguments: str) -> None:
     """One command of docker/attn_matrix. Its exit code is nox's: an orchestrator can tell the verdicts apart."""
     python = environment(session, "host", *HOST)
     try:
-        run_in(session, python, "-P", "-m", "attn_matrix", *arguments)
+        # nox has gone to this folder; paths among the arguments are those of whoever called it.
+        with session.chdir(session.invoked_from):
+            run_in(session, python, "-P", "-m", "attn_matrix", *arguments)
     except CommandFailed as error:
         raise SystemExit(error.return_code or 1) from error
 

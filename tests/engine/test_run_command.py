@@ -44,7 +44,7 @@ def test_what_a_command_writes_in_the_workspace_belongs_to_its_caller(sdpa_cpu: 
 def test_options_reach_the_container_and_its_exit_code_comes_back(
     sdpa_cpu: str, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A second volume, read-only, and a variable; stdout is the command's own, and the echoed docker run is on stderr."""
+    """A second volume, read-only, and a variable; stdout is the command's own, stderr has the docker run."""
     data = tmp_path_factory.mktemp("data")
     data.chmod(0o755)
     (data / "text").write_text("from the volume\n", encoding="utf-8")

@@ -61,7 +61,7 @@ def test_dockers_own_options_are_handed_on(
     options = ["-v", "hub:/home/attn/.cache", "--volume", "./data:/data:ro", "-e", "A=1", "--env", "ATTN_CHECK=warn"]
     main(["run", f"--workspace={tmp_path}", *options, "--gpus", '"device=0,1"', "sdpa-cu128", "true"])
     (request,) = requests
-    assert request.volumes == [f"{tmp_path}:/workspace", "hub:/home/attn/.cache", f"{tmp_path}/data:/data:ro"]
+    assert request.volumes == [f"{tmp_path}:/workspace", "hub:/home/attn/.cache", f"{Path.cwd()}/data:/data:ro"]
     assert request.environment == {"ATTN_CHECK": "warn", "ATTN_SLOW": "fail", "A": "1"}
     assert (request.gpus, request.which_gpus) == (True, "device=0,1")
 
@@ -76,8 +76,11 @@ def test_dockers_own_options_are_handed_on(
         (["name:/c"], ["HERE:/workspace", "name:/c"]),
     ],
 )
-def test_what_is_mounted(given: Sequence[str], expected: list[str], tmp_path: Path) -> None:
+def test_what_is_mounted(
+    given: Sequence[str], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The workspace too, unless another volume takes its place; paths are the caller's, and names are volumes."""
+    monkeypatch.chdir(tmp_path)
     known = [path.replace("HERE", str(tmp_path)).replace("UP", str(tmp_path.parent)) for path in expected]
     assert run.volumes(given, tmp_path) == known
 

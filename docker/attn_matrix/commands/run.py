@@ -53,7 +53,7 @@ def _handle(arguments: Namespace) -> int:
         {**attn_variables(), **variables(arguments.env)},
         gpus=arguments.gpus is not None or wants_gpus(matrix, image, machine.look()),
         which_gpus=(arguments.gpus or "all").strip('"'),
-        volumes=volumes(arguments.volume, arguments.workspace.absolute()),
+        volumes=volumes(arguments.volume, arguments.workspace.resolve()),
         user=_user(),
     )
     return engine.run(request)
@@ -68,10 +68,9 @@ def variables(given: Iterable[str]) -> dict[str, str | None]:
 def volumes(given: Sequence[str], workspace: Path) -> list[str]:
     """The values of `-v`, their paths absolute, and `workspace` where none of them is mounted at WORKSPACE.
 
-    A path in them is relative to `workspace`. Raises UsageError for what is no value of `-v` and for a workspace that
-    is no directory.
+    Raises UsageError for what is no value of `-v` and for a workspace that is no directory.
     """
-    mounted = [_absolute(volume, workspace) for volume in given]
+    mounted = [_absolute(volume) for volume in given]
     if any(volume.split(":")[1].rstrip("/") == WORKSPACE for volume in mounted):
         return mounted
     if not workspace.is_dir():
@@ -79,13 +78,13 @@ def volumes(given: Sequence[str], workspace: Path) -> list[str]:
     return [f"{workspace}:{WORKSPACE}", *mounted]
 
 
-def _absolute(volume: str, base: Path) -> str:
+def _absolute(volume: str) -> str:
     """`volume` with an absolute source; a source without a slash is the name of a volume, as docker has it."""
     source, colon, target = volume.partition(":")
     if not source or not target.startswith("/"):
         raise UsageError(f"-v: {volume!r} is not SOURCE:TARGET, such as ~/data:/data", "TARGET is an absolute path")
     is_path = "/" in source or source.startswith(".")
-    return f"{os.path.normpath(base / source) if is_path else source}{colon}{target}"
+    return f"{Path(source).resolve() if is_path else source}{colon}{target}"
 
 
 def _user() -> str:

@@ -61,7 +61,7 @@ def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources)
     """The two calls of uv: they do what the layers of docker/Dockerfile do."""
     given = arguments(matrix, image)
     python = matrix.platforms[image.platform].python
-    wheels = ["--find-links", str(sources.wheelhouse)] if sources.wheelhouse else []
+    wheels = ["--find-links", str(sources.wheelhouse.resolve())] if sources.wheelhouse else []
     backend = torch_backend(given["TORCH_BACKEND"], sources.wheelhouse)
     locked = ["--python", str(venv), "--constraints", given["LOCK"]]
     packages = [*given["TORCH"].split(), *given["KERNELS"].split()]
