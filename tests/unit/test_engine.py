@@ -181,11 +181,9 @@ def test_a_container_is_created_as_the_request_says(which: str, count: int, ids:
 
 def test_gpus_that_docker_would_not_understand() -> None:
     """Said before the engine is asked."""
+    client: Any = Containers()
     request = engine.Request("it:id", gpus=True, which_gpus="some")
-    with (
-        pytest.raises(UsageError, match="--gpus: 'some' is not `all`, a number"),
-        engine.created(Containers(), request),
-    ):  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--gpus: 'some' is not `all`, a number"), engine.created(client, request):
         pytest.fail("it was created")
 
 
