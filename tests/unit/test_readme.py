@@ -160,12 +160,24 @@ def test_every_image_that_a_page_names_exists() -> None:
 
 
 def test_the_drivers_of_the_readme_are_those_of_the_matrix() -> None:
-    named = re.findall(r"`(\w+)` (?:needs a driver of|one of) (\d+)", README)
+    named = re.findall(r"`(\w+)` (?:needs\s+a\s+driver\s+of|one\s+of)\s+(\d+)", README)
     assert len(named) == 2
     for platform, driver in named:
         limits = MATRIX.platforms[platform].driver
         assert limits is not None
         assert limits.minimum.split(".")[0] == driver
+
+
+def test_the_recipes_are_for_the_axolotl_that_the_images_hold() -> None:
+    """Another version reads other keys, so the table is looked through again when one is pinned."""
+    (head,) = re.findall(r"^\| backend \|.*$", README, re.MULTILINE)
+    named = re.findall(r"Axolotl ([\d.]+) \(([^)]+)\)", head)
+    told = {platform: version for version, platforms in named for platform in quoted(platforms)}
+    assert told == {name: each.pins["axolotl"] for name, each in MATRIX.platforms.items() if not each.unlocked}
+
+
+def test_every_backend_has_a_recipe() -> None:
+    assert {name for row in table("backend") for name in row[0].split(", ")} == set(MATRIX.backends)
 
 
 # ---- commands ----
