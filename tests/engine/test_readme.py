@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.host import engine, machine
+from attn_matrix.host import machine
 
 from tests.unit.test_readme import commands
 
@@ -26,10 +26,8 @@ GPU_IMAGE = "fa4-cu128"
 def clone(tmp_path: Path) -> Path:
     """What a fresh clone would hold, with the host's environment where this repository has one: that is nox's cache."""
     copy = tmp_path / "axolotl-attn"
-    listed = engine.capture(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
-    for name in (name for name in listed.splitlines() if (ROOT / name).is_file()):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, copy / name)
+    ours = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "shared")
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=ours)
     if (ROOT / ".venv/host/installed").is_file():
         (copy / ".venv").mkdir()
         (copy / ".venv/host").symlink_to(ROOT / ".venv/host")
