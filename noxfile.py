@@ -86,7 +86,9 @@ def matrix(session: nox.Session, *arguments: str) -> None:
     """Run one command of docker/attn_matrix. Its exit code is nox's: an orchestrator can tell the verdicts apart."""
     python = environment(session, "host", *HOST)
     try:
-        run_in(session, python, "-P", "-m", "attn_matrix", *arguments)
+        # nox has gone to this folder; paths among the arguments are those of whoever called it.
+        with session.chdir(session.invoked_from):
+            run_in(session, python, "-P", "-m", "attn_matrix", *arguments)
     except CommandFailed as error:
         raise SystemExit(error.return_code or 1) from error
 

@@ -23,7 +23,7 @@ COMMANDS = {
     "plan": "show what would be built, and every excluded combination with its reason, source and review date",
     "render": "write the generated files from images.yaml, or compare them with --check",
     "build": "build images with docker buildx bake and load them into the engine",
-    "run": "run an image with the GPUs of this machine",
+    "run": "run an image with the GPUs and files of this machine",
     "inspect": "prove what can be proved about built images without a GPU",
     "sizes": "show what images take on disk, each and together",
     "bench": "measure what a start, a build and a rendering cost",

@@ -21,7 +21,6 @@ from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick
 from attn_matrix.rendered.bake import OCI
 from attn_matrix.rendered.files import BAKE_FILE, rendered, write
-from attn_matrix.rendered.tables import BEGIN, END
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")
@@ -134,7 +133,6 @@ def test_ssl_cert_file_is_the_bundle_when_it_exists(tmp_path: Path, capsys: pyte
 def repository(tmp_path: Path) -> Path:
     """The small matrix, rendered."""
     shutil.copy(DATA / "valid.yaml", tmp_path / FILE)
-    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     write(tmp_path, rendered(tmp_path))
     return tmp_path
 
@@ -150,9 +148,9 @@ def test_a_stale_file_is_not_built_from(repository: Path, monkeypatch: pytest.Mo
         images.build(repository, SMALL, SMALL.images, Sources())
 
 
-def test_a_stale_readme_keeps_nobody_from_building(repository: Path) -> None:
+def test_a_stale_page_of_images_keeps_nobody_from_building(repository: Path) -> None:
     """The builder never sees it."""
-    (repository / "README.md").write_text("", encoding="utf-8")
+    (repository / "docker/IMAGES.md").write_text("", encoding="utf-8")
     images.require_fresh(repository, SMALL)
 
 

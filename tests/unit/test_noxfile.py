@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import AbstractContextManager, chdir
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,10 @@ class Session:
     def __init__(self, venv: Path) -> None:
         self.venv = venv
         self.commands: list[tuple[str, ...]] = []
+        self.invoked_from = str(venv)
+
+    def chdir(self, folder: str) -> AbstractContextManager[None]:
+        return chdir(folder)
 
     def run(self, *command: str, **_: object) -> None:
         self.commands.append(command)
@@ -72,3 +77,15 @@ def test_the_exit_code_of_a_command_is_noxs_own(noxfile: ModuleType, monkeypatch
     with pytest.raises(SystemExit) as caught:
         noxfile.matrix(Session(Path()), "check")
     assert caught.value.code == 91
+
+
+def test_paths_are_those_of_whoever_called(
+    noxfile: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nox itself goes to the folder of the noxfile; a command runs in the caller's, for a mounted `.` say."""
+    seen: list[Path] = []
+    monkeypatch.setattr(noxfile, "environment", lambda *_: Path("python"))
+    monkeypatch.setattr(noxfile, "run_in", lambda *_: seen.append(Path.cwd()))
+    before = Path.cwd()
+    noxfile.matrix(Session(tmp_path), "run", "sdpa-cpu")
+    assert (seen, Path.cwd()) == ([tmp_path], before)

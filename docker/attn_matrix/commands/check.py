@@ -16,8 +16,9 @@ from attn_matrix.host.container import attn_variables, devices_for
 from attn_matrix.host.images import build
 from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
 from attn_matrix.matrix.load import FILE, read
-from attn_matrix.matrix.model import Matrix
+from attn_matrix.matrix.model import Matrix, spec_path
 from attn_matrix.matrix.select import pick_one
+from entrypoint.spec import from_json
 
 HELP: Final = frozenset({"--help", "-h"})
 
@@ -47,15 +48,19 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
         return environment.check(arguments.root, matrix, choice.image, sources, argv)
     build(arguments.root, matrix, [choice.image], sources)
     given, tag = devices_for(matrix, choice.image, here), matrix.tag(choice.image)
-    return engine.run(engine.Request(tag, ["check", *argv], attn_variables(), given.gpus, given.paths, given.groups))
+    command = ["check", *argv]
+    return engine.run(engine.Request(tag, command, attn_variables(), given.gpus, given.paths, given.groups))
 
 
 def help_text(parser: ArgumentParser, root: Path, pattern: str | None) -> str:
     """This command's own help and the check's, which comes from the entrypoint here: no image is built to ask it."""
-    from entrypoint.main import USAGE
+    from entrypoint.main import USAGE, usage
 
-    backends = ", ".join(pick_one(read(root / FILE), pattern).backends) if pattern else "nox -s plan lists them"
-    return f"{parser.format_help()}\nThe check in the container:\n\n{USAGE.format(backends=backends)}"
+    theirs = USAGE.format(options="", backends="nox -s plan lists them")
+    if pattern:
+        image = pick_one(read(root / FILE), pattern)
+        theirs = usage(from_json((root / spec_path(image.id)).read_text(encoding="utf-8")))
+    return f"{parser.format_help()}\nThe check in the container:\n\n{theirs}"
 
 
 def split(given: Sequence[str]) -> tuple[str | None, list[str]]:

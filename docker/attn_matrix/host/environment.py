@@ -70,7 +70,7 @@ def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources)
     """The two calls of uv that install what docker/Dockerfile installs in its layers."""
     given = arguments(matrix, image)
     python = matrix.platforms[image.platform].python
-    wheels = ["--find-links", str(sources.wheelhouse)] if sources.wheelhouse else []
+    wheels = ["--find-links", str(sources.wheelhouse.resolve())] if sources.wheelhouse else []
     backend = torch_backend(given["TORCH_BACKEND"], sources.wheelhouse)
     locked = ["--python", str(venv), "--constraints", given["LOCK"]]
     packages = [*given["TORCH"].split(), *given["KERNELS"].split()]

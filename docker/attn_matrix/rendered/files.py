@@ -11,35 +11,32 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from attn_matrix.errors import MatrixError, UsageError
+from attn_matrix.errors import MatrixError
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
 from attn_matrix.rendered.bake import bake_file
 from attn_matrix.rendered.specs import image_specs
-from attn_matrix.rendered.tables import BEGIN, END, insert
+from attn_matrix.rendered.tables import page
 from entrypoint.spec import BANNER, to_json
 
 BAKE_FILE = "docker/bake.json"
 SCHEMA_FILE = "docker/images.schema.json"
 SPECS = "docker/specs"
-README = "README.md"
+IMAGES = "docker/IMAGES.md"
 
 
-def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, str]:
+def render(matrix: Matrix, locks: Mapping[str, str]) -> dict[str, str]:
     """The text of every generated file, by its path from the repository root.
 
     `locks` are the texts of the locks that exist, by name. Raises MatrixError when one of them does not hold a
-    version that images.yaml pins, and UsageError when `readme` has no place for the tables.
+    version that images.yaml pins.
     """
     wrong = [line for name, lock in locks.items() for line in _against_lock(matrix, name, lock)]
     if wrong:
         raise MatrixError(*wrong)
-    tables = insert(readme, matrix)
-    if tables is None:
-        raise UsageError(f"{README}: needs one line {BEGIN} and, below it, one line {END}")
     schema = {"$comment": BANNER, **Matrix.model_json_schema()}
-    return {SCHEMA_FILE: _json(schema), README: tables, **build_files(matrix)}
+    return {SCHEMA_FILE: _json(schema), IMAGES: page(matrix), **build_files(matrix)}
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
@@ -68,8 +65,7 @@ def rendered(root: Path) -> dict[str, str]:
     matrix = read(root / FILE)
     paths = {name: root / lock_path(name) for platform in matrix.platforms for name in matrix.lock_names(platform)}
     locks = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
-    readme = root / README
-    return render(matrix, locks, readme.read_text(encoding="utf-8") if readme.exists() else "")
+    return render(matrix, locks)
 
 
 def write(root: Path, files: Mapping[str, str]) -> list[str]:
