@@ -65,6 +65,18 @@ class Sibling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MendSpec:
+    """What one version of a package does wrong, and how this image changes that when the package is imported."""
+
+    name: str
+    package: str
+    version: str
+    defect: str
+    change: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """An image's claims. `device` is torch's device type (`cpu` or `cuda`); `backends[0]` is the default backend.
 
@@ -84,6 +96,7 @@ class ImageSpec:
     floors: tuple[Floor, ...]
     siblings: tuple[Sibling, ...]
     gpus: tuple[GpuSpec, ...] = ()
+    mends: tuple[MendSpec, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -125,6 +138,7 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         floors=tuple(Floor(**item) for item in document["floors"]),
         siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
+        mends=tuple(MendSpec(**item) for item in document["mends"]),
     )
 
 

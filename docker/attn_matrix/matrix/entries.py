@@ -14,6 +14,7 @@ from attn_matrix.matrix.forms import (
     HeadDims,
     ImageId,
     Model,
+    Module,
     Name,
     Names,
     Package,
@@ -21,6 +22,7 @@ from attn_matrix.matrix.forms import (
     Reference,
     Sha256,
     Share,
+    Test,
     Text,
     Url,
     Version,
@@ -174,6 +176,24 @@ class Wheel(Model):
         """Its architectures on `platform`, with setup.py's words."""
         broken = self.broken.get(platform, ())
         return {name: words for name, words in self.architectures.items() if name not in broken}
+
+
+class Mend(Model):
+    """A wrapper around what one version of a package does wrong. The key is its name, and `file` the wrapper itself.
+
+    The image's Python puts it on when `module` is imported. `package` is one that `platforms` pin, or one that comes
+    with Axolotl. `test` fails without the mend; after `review` somebody has to look whether it is still needed.
+    """
+
+    package: Package
+    version: Version
+    module: Module
+    platforms: Names
+    defect: Text
+    change: Text
+    source: Url
+    review: date
+    test: Test
 
 
 class Size(Model):

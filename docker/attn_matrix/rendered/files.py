@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attn_matrix.errors import MatrixError, UsageError
 from attn_matrix.matrix.load import FILE, read
-from attn_matrix.matrix.model import Matrix, lock_path, platform_of, spec_path
+from attn_matrix.matrix.model import Matrix, axolotl_lock, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
 from attn_matrix.rendered.bake import bake_file
 from attn_matrix.rendered.specs import image_specs
@@ -36,6 +36,7 @@ def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, s
     version that images.yaml pins, and UsageError when `readme` has no place for the tables.
     """
     wrong = [line for name, lock in locks.items() for line in _against_lock(matrix, name, lock)]
+    wrong += [line for name, lock in locks.items() for line in _unmended(matrix, name, lock)]
     if wrong:
         raise MatrixError(*wrong)
     tables = insert(readme, matrix)
@@ -63,6 +64,19 @@ def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
         f"{held.get(package, 'no version of it')}"
         for package, version in matrix.lock_pins(name).items()
         if held.get(package) != version
+    ]
+
+
+def _unmended(matrix: Matrix, name: str, lock: str) -> list[str]:
+    """A line for each mend of a package that only comes with Axolotl, and not in the version that the mend is for."""
+    held, platform = requirements.versions(lock), platform_of(name)
+    pins = matrix.platforms[platform].pins
+    return [
+        f"{FILE}: mends.{mend_name}.version: is for {mend.package} {mend.version}, but {lock_path(name)} has "
+        f"{held.get(mend.package, 'no version of it')}"
+        for mend_name, mend in matrix.mends.items()
+        if name == axolotl_lock(platform) and platform in mend.platforms and mend.package not in pins
+        if held.get(mend.package) != mend.version
     ]
 
 
