@@ -58,7 +58,12 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
 
 def _mend(name: str, mend: Mend) -> MendSpec:
     return MendSpec(
-        name=name, package=mend.package, version=mend.version, defect=mend.defect, change=mend.change, source=mend.source
+        name=name,
+        package=mend.package,
+        version=mend.version,
+        defect=mend.defect,
+        change=mend.change,
+        source=mend.source,
     )
 
 

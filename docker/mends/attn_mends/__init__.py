@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
 
 from attn_mends._table import MENDS
 
@@ -16,6 +15,7 @@ from attn_mends._table import MENDS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
 
 class Finder:
