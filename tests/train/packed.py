@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-import tiny_llama
+tiny_llama = import_module("tiny_llama")  # beside this file
 
 LENGTH: Final = 24  # of a document
 DOCUMENTS: Final = 16

@@ -28,7 +28,8 @@ def mended(name: str, **stub: Any) -> ModuleType:
     module = ModuleType("stub")
     vars(module).update(stub)
     spec = importlib.util.spec_from_file_location(name, SOURCE / f"{name.replace('-', '_')}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     wrapper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(wrapper)
     wrapper.mend(module)
@@ -64,7 +65,7 @@ def test_axolotl_takes_flash_attention_4() -> None:
     """It is a value, and one that packs; what was there stays."""
     lists = {each: frozenset({"sdpa"}) for each in ("CANONICAL_ATTN_IMPLS", "ATTN_IMPLS_SUPPORTING_PACKING")}
     module = mended("axolotl-flash-attention-4", **lists)
-    assert {name: getattr(module, name) for name in lists} == dict.fromkeys(lists, {"sdpa", "flash_attention_4"})
+    assert {name: getattr(module, name) for name in lists} == {name: {"sdpa", "flash_attention_4"} for name in lists}
 
 
 class Builder:
@@ -166,15 +167,12 @@ def test_another_version_at_run_time_is_not_mended_and_said(venv: Path) -> None:
 
 def test_every_file_is_recorded(venv: Path) -> None:
     """As a distribution that `inspect` finds whole; and an image without a mend gets none of it."""
-    assert install(venv).returncode == 0
-    code = (
-        "from importlib.metadata import files; print(*(f'{f} {f.locate().is_file()}' for f in files('{}')), sep='\\n')"
-    )
     site = next(venv.parents[1].glob("lib/*/site-packages"))
+    assert install(venv).returncode == 0
     assert not [*site.glob("*attn_mends*")]
     assert install(venv, "thing-value:thing.part:thing==1.0").returncode == 0
-    lines = said(venv, code.replace("'{}'", "'axolotl-attn-mends'")).stdout.splitlines()
-    recorded = {line.removesuffix(" True") for line in lines}
+    code = "from importlib.metadata import files\nfor f in files('axolotl-attn-mends'): print(f, f.locate().is_file())"
+    recorded = {line.removesuffix(" True") for line in said(venv, code).stdout.splitlines()}
     there = {str(path.relative_to(site)) for path in site.glob("*attn_mends*/*") if path.is_file()}
     assert recorded == {*there, "axolotl_attn_mends.pth"}
     assert {f"attn_mends/{name}.py" for name in ("__init__", "_table", "thing_value")} < recorded

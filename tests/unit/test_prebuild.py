@@ -34,7 +34,8 @@ def compile(name, q, k, causal):
     assert HardwareInfo().get_device_multiprocessor_count() == int(sms)
     kernel = Path(os.environ["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"], "f00d", name)
     kernel.mkdir(parents=True, exist_ok=True)
-    key = f"{arch}-{sms}-{os.environ['CUTE_DSL_ARCH']}-{q.shape[-1]}-{q.shape[-2] // k.shape[-2]}-{causal}-{q.requires_grad}"
+    gpu = f"{arch}-{sms}-{os.environ['CUTE_DSL_ARCH']}"
+    key = f"{gpu}-{q.shape[-1]}-{q.shape[-2] // k.shape[-2]}-{causal}-{q.requires_grad}"
     (kernel / f"{key}.lock").touch()
     if os.environ.get("FULL") != name:
         (kernel / f"{key}.o").write_text("kernel")

@@ -57,14 +57,8 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
 
 
 def _mend(name: str, mend: Mend) -> MendSpec:
-    return MendSpec(
-        name=name,
-        package=mend.package,
-        version=mend.version,
-        defect=mend.defect,
-        change=mend.change,
-        source=mend.source,
-    )
+    said = {"defect": mend.defect, "change": mend.change, "source": mend.source}
+    return MendSpec(name=name, package=mend.package, version=mend.version, **said)
 
 
 def _floors(baselines: Iterable[Baseline], image: Image) -> Iterator[Floor]:

@@ -1,7 +1,7 @@
-"""Mends of packages in this image: each a wrapper as small as the defect, put on when the module that has it is imported.
+"""Mends of packages in this image: each a wrapper as small as the defect, put on when its module is imported.
 
-A line in a `.pth` file imports this at each start of Python, so it does nothing but wait for those modules. `_table.py`,
-which the build of an image writes, says which they are; images.yaml says why, and which version each mend is for.
+A line in a `.pth` file imports this at each start of Python, so it does nothing but wait for those modules. The build
+of an image writes `_table.py`, which says which they are; images.yaml says why, and which version each mend is for.
 """
 
 from __future__ import annotations
