@@ -54,7 +54,7 @@ TARGETS: Final = {
 # Qwen3 32B.
 GROUPS: Final = (1, 4, 8)
 # By head dim, the groups of fewer models, for the GPUs that most are trained on: kernels of all for all would make the
-# build of an image take twice as long. 2: Qwen3 0.6B, Gemma 2 and 3; 7: Qwen2.5; 96: Phi-3 mini; 256: Qwen3-Next, Gemma.
+# build of an image take twice as long. 2: Qwen3 0.6B, Gemma; 7: Qwen2.5; 96: Phi-3 mini; 256: Qwen3-Next, Gemma.
 ALSO: Final = {"sm_90": {64: (2, 7), 96: (1,), 128: (2, 7), 256: (2, 4, 8)}}
 # Longer than every tile, since kernels for one tile are compiled apart; no kernel depends on more of it than that. (So
 # training whose documents are all shorter than a tile of 64 to 128, or more than 256 to a batch, compiles its own.)
