@@ -82,6 +82,7 @@ class ImageSpec:
 
     `packages` maps a distribution to its pinned version, `architectures` a name such as `hopper` to the compute
     capabilities it covers, for the whole platform; `supported` names those that this image's default backend runs on.
+    `lacking` are options of Axolotl's configuration that ask for a backend which is not in the image.
     """
 
     id: str
@@ -96,6 +97,7 @@ class ImageSpec:
     floors: tuple[Floor, ...]
     siblings: tuple[Sibling, ...]
     gpus: tuple[GpuSpec, ...] = ()
+    lacking: tuple[str, ...] = ()
     mends: tuple[MendSpec, ...] = ()
 
     @property
@@ -138,6 +140,7 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         floors=tuple(Floor(**item) for item in document["floors"]),
         siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
+        lacking=tuple(document["lacking"]),
         mends=tuple(MendSpec(**item) for item in document["mends"]),
     )
 

@@ -132,8 +132,9 @@ class Backend(Model):
     are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles, for the
     architectures in `prebuilt_on`.
 
-    `for_axolotl` are the backends that Axolotl calls beside this one, so that every image with Axolotl holds them too.
-    `beside` says, of a backend in the same image, which third one has to be there as well.
+    `options` are those of Axolotl's configuration that ask for this backend and for no other: an image without it fails
+    there. `for_axolotl` are the backends that Axolotl calls beside this one, so that every image with Axolotl holds
+    them too. `beside` says, of a backend in the same image, which third one has to be there as well.
     """
 
     title: Text
@@ -143,6 +144,7 @@ class Backend(Model):
     eight_bit: bool = False
     prebuilt: tuple[HeadDims, ...] = ()
     prebuilt_on: tuple[Name, ...] = ()
+    options: tuple[Text, ...] = ()
     for_axolotl: tuple[Name, ...] = ()
     beside: dict[Name, Name] = Field(default_factory=dict)
 

@@ -190,6 +190,11 @@ class Matrix(Tables):
         axolotl = {AXOLOTL: pins[AXOLOTL]} if image.axolotl else {}
         return {**self.common_packages(image.platform), **axolotl, **self.kernel_packages(image)}
 
+    def lacking(self, image: Image) -> tuple[str, ...]:
+        """The options of Axolotl's configuration that ask for a backend which the image does not hold."""
+        missing = (backend for name, backend in self.backends.items() if name not in image.backends)
+        return tuple(option for backend in missing for option in backend.options) if image.axolotl else ()
+
     def image_mends(self, image: Image) -> dict[str, Mend]:
         """What is mended in the image: in packages that it holds, those that come with Axolotl included."""
         held, pins = self.pinned_packages(image), self.platforms[image.platform].pins

@@ -42,6 +42,7 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
         siblings=tuple(_siblings(matrix, image, images)),
         gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
+        lacking=matrix.lacking(image),
         mends=tuple(_mend(name, mend) for name, mend in matrix.image_mends(image).items()),
     )
 
