@@ -78,7 +78,8 @@ def _image(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
     names = ["torch", *(name for backend in spec.backends for name in backend.packages)]
     # What was measured, not what was meant: a package that is not there has no version (null).
     versions = {name: installed.get(name) if installed else spec.packages.get(name) for name in names}
-    return {"id": spec.id, "version": spec.version, "platform": spec.platform, "versions": versions}
+    facts = {"id": spec.id, "version": spec.version, "platform": spec.platform, "versions": versions}
+    return {**facts, "mends": [asdict(mend) for mend in spec.mends]}
 
 
 def _machine(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:

@@ -65,13 +65,26 @@ class Sibling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MendSpec:
+    """What one version of a package does wrong, and how this image changes that when the package is imported."""
+
+    name: str
+    package: str
+    version: str
+    defect: str
+    change: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """An image's claims. `device` is torch's device type (`cpu`, or `cuda` for GPUs of every maker), `vendor` the GPUs'
     maker (`nvidia`, `amd`; None for a CPU); `backends[0]` is the default backend.
 
     `packages` maps a distribution to its pinned version. `architectures` maps a name such as `hopper` to what it
     covers, for the whole platform: compute capabilities such as "9.0", or AMD's gfx name. `supported` names those that
-    this image's default backend runs on.
+    this image's default backend runs on. `lacking` are options of Axolotl's
+    configuration that ask for a backend which is not in the image.
     """
 
     id: str
@@ -87,6 +100,8 @@ class ImageSpec:
     siblings: tuple[Sibling, ...]
     gpus: tuple[GpuSpec, ...] = ()
     vendor: str | None = None
+    lacking: tuple[str, ...] = ()
+    mends: tuple[MendSpec, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -128,6 +143,8 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         floors=tuple(Floor(**item) for item in document["floors"]),
         siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
+        lacking=tuple(document["lacking"]),
+        mends=tuple(MendSpec(**item) for item in document["mends"]),
     )
 
 

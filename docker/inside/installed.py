@@ -30,6 +30,7 @@ def main(kernels: Path) -> None:
         sources=len(sources),
         stub=tuple(stub(distributions)),
         kernels=dict(prebuilt_kernels(kernels)),
+        mends=mends(site),
     )
     print(facts.to_json(found))
 
@@ -95,6 +96,11 @@ def stub(distributions: list[metadata.Distribution]) -> list[str]:
     from entrypoint.probe.fa4 import ownership
 
     return ownership.problems("flash_attn.cute", "flash-attn-4")
+
+
+def mends(site: Path) -> tuple[str, ...]:
+    """The names of the wrappers in the package that puts them on, as images.yaml has them."""
+    return tuple(path.stem.replace("_", "-") for path in (site / "attn_mends").glob("[a-z]*.py"))
 
 
 def prebuilt_kernels(directory: Path) -> Counter[str]:

@@ -98,7 +98,7 @@ def test_axolotl_is_between_torch_and_the_kernels() -> None:
 def test_a_wheel_is_one_target_for_all_images_that_hold_it() -> None:
     """Compiled once; narrowed images have one of their own, with that architecture's code alone."""
     targets = bake(OURS)["target"]
-    held = {name: targets[name]["contexts"].get("fa2") for name in ("fa2-cu128", "fa4-cu128", "all-cu128-base")}
+    held = {name: targets[name]["contexts"].get("fa2") for name in ("fa2-cu128", "sage-cu128", "all-cu128-base")}
     assert set(held.values()) == {"target:fa2-wheel-cu128"}
     assert targets["fa2-wheel-cu128"]["args"]["ARCHS"] == "80;90;100;120"
     assert targets["fa2-cu128-hopper"]["contexts"]["fa2"] == "target:fa2-wheel-cu128-hopper"
@@ -150,6 +150,7 @@ def test_the_arguments_of_an_image() -> None:
         "TORCH": "torch==2.10.0",
         "TORCH_BACKEND": "",
         "KERNELS": "flash-attn-4==4.0.0b36",
+        "MENDS": "",
         "COMPILE_FOR": "",
         "HEAD_DIMS": "",
         "TRITON_AMD": "FALSE",

@@ -162,7 +162,8 @@ def installed(image: Inside) -> Iterator[Conclusion]:
     lock = requirements.versions(
         (image.root / lock_path(image.matrix.lock_name(image.image))).read_text(encoding="utf-8")
     )
-    yield from rules.versions(found.versions, lock, image.matrix.pinned_packages(image.image))
+    yield rules.mends(image.matrix, image.image, found)
+    yield from rules.versions(rules.others(found.versions), lock, image.matrix.pinned_packages(image.image))
     yield from rules.recorded(found)
     yield from rules.flash_attention_4(image.matrix, image.image, found)
 

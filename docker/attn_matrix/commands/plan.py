@@ -28,6 +28,7 @@ SCHEMA = 1
 class Planned:
     """An image that would be built. `forward_only` names its backends that have no gradients on its platform.
 
+    `lacking` are options of Axolotl's that ask for a backend which it does not hold, `mends` the names of its mends.
     `plain` is the id of the image that it is a variant of, `wheels` are the targets that are compiled for it, and
     `unlocked` is why it cannot be built yet, if so.
     """
@@ -43,6 +44,8 @@ class Planned:
     forward_only: tuple[str, ...]
     architectures: tuple[str, ...]
     packages: dict[str, str]
+    lacking: tuple[str, ...]
+    mends: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,8 @@ def _planned(matrix: Matrix, image: Image) -> Planned:
         forward_only=tuple(name for name in image.backends if not matrix.gradients(name, image.platform)),
         architectures=matrix.image_architectures(image),
         packages=matrix.pinned_packages(image),
+        lacking=matrix.lacking(image),
+        mends=tuple(matrix.image_mends(image)),
     )
 
 
@@ -200,6 +205,8 @@ def _lines(family: Sequence[Planned]) -> tuple[str, ...]:
         _versions(first),
         f"variants: {variants}" if variants else "",
         f"compiled from source: {', '.join(first.wheels)}" if first.wheels else "",
+        f"mended: {', '.join(first.mends)}" if first.mends else "",
+        f"not with Axolotl's {', '.join(first.lacking)}" if first.lacking else "",
         f"cannot be built yet: {first.unlocked}" if first.unlocked else "",
     )
 

@@ -20,6 +20,7 @@ from attn_matrix.matrix.entries import (
     Exclusion,
     GpuModel,
     Image,
+    Mend,
     Platform,
     Project,
     Row,
@@ -38,6 +39,7 @@ __all__ = [
     "GpuModel",
     "Image",
     "Matrix",
+    "Mend",
     "Platform",
     "Row",
     "Size",
@@ -63,6 +65,7 @@ class Tables(Model):
     platforms: dict[Name, Platform]
     backends: dict[Name, Backend]
     wheels: dict[Package, Wheel] = Field(default_factory=dict)
+    mends: dict[Package, Mend] = Field(default_factory=dict)
     rows: Annotated[tuple[Row, ...], Field(alias="images")]
     sizes: dict[ImageId, Size] = Field(default_factory=dict)
     exclusions: tuple[Exclusion, ...]
@@ -190,6 +193,21 @@ class Matrix(Tables):
         pins = self.platforms[image.platform].pins
         axolotl = {AXOLOTL: pins[AXOLOTL]} if image.axolotl else {}
         return {**self.common_packages(image.platform), **axolotl, **self.kernel_packages(image)}
+
+    def lacking(self, image: Image) -> tuple[str, ...]:
+        """The options of Axolotl's configuration that ask for a backend which the image does not hold."""
+        missing = (backend for name, backend in self.backends.items() if name not in image.backends)
+        return tuple(option for backend in missing for option in backend.options) if image.axolotl else ()
+
+    def image_mends(self, image: Image) -> dict[str, Mend]:
+        """What is mended in the image: in packages that it holds, those that come with Axolotl included."""
+        held, pins = self.pinned_packages(image), self.platforms[image.platform].pins
+        return {
+            name: mend
+            for name, mend in self.mends.items()
+            if image.platform in mend.versions
+            and (mend.package in held or (image.axolotl and mend.package not in pins))
+        }
 
 
 def lock_path(name: str) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 
 from attn_matrix.hints import did_you_mean
-from attn_matrix.matrix import cells, rows
+from attn_matrix.matrix import cells, mends, rows
 from attn_matrix.matrix import wheels as compiled
 from attn_matrix.matrix.cells import Cell
 from attn_matrix.matrix.model import Tables
@@ -28,6 +28,7 @@ def check(tables: Tables, names: Declared, broken: Collection[str | int]) -> lis
         *_platforms(tables, names),
         *_backends(tables, names),
         *compiled.check(tables, names),
+        *mends.check(tables, names),
         *rows.check(tables, names),
         *_exclusions(tables, names),
         *_gpus(tables, names),

@@ -14,7 +14,7 @@ from attn_matrix.matrix.model import AXOLOTL, Image, Matrix, Wheel, axolotl_lock
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments of an image in docker/Dockerfile,
 ARGUMENTS = (
-    *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS"),
+    *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "MENDS"),
     *("COMPILE_FOR", "HEAD_DIMS", "TRITON_AMD", "IMAGE_ID", "SPEC"),
 )
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
@@ -153,6 +153,7 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
     given = _shared(matrix, image.platform) | {
         "PLATFORM": image.platform,
         "KERNELS": _requirements(matrix, image.platform, matrix.indexed_packages(image)),
+        "MENDS": " ".join(mends(matrix, image)),
         "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
         "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
         "TRITON_AMD": "TRUE" if image.triton else "FALSE",
@@ -160,6 +161,14 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
         "SPEC": spec_path(image.id),
     }
     return {name: given[name] for name in ARGUMENTS}
+
+
+def mends(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The image's mends, each with the module that is mended and the version that it is for."""
+    return tuple(
+        f"{name}:{mend.module}:{mend.package}=={mend.versions[image.platform]}"
+        for name, mend in matrix.image_mends(image).items()
+    )
 
 
 def compiled_archs(matrix: Matrix, wheel: Wheel, image: Image) -> tuple[str, ...]:
@@ -206,6 +215,7 @@ def labels(matrix: Matrix, image: Image) -> dict[str, str]:
         f"{OWN}.backends": ",".join(image.backends),
         f"{OWN}.architectures": ",".join(matrix.image_architectures(image)),
         f"{OWN}.packages": ",".join(f"{name}=={version}" for name, version in matrix.pinned_packages(image).items()),
+        f"{OWN}.mends": ",".join(matrix.image_mends(image)),
     }
 
 

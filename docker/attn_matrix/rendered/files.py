@@ -13,7 +13,7 @@ from typing import Any
 
 from attn_matrix.errors import MatrixError
 from attn_matrix.matrix.load import FILE, read
-from attn_matrix.matrix.model import Matrix, lock_path, platform_of, spec_path
+from attn_matrix.matrix.model import Matrix, axolotl_lock, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
 from attn_matrix.rendered.bake import bake_file
 from attn_matrix.rendered.specs import image_specs
@@ -33,6 +33,7 @@ def render(matrix: Matrix, locks: Mapping[str, str]) -> dict[str, str]:
     version that images.yaml pins.
     """
     wrong = [line for name, lock in locks.items() for line in _against_lock(matrix, name, lock)]
+    wrong += [line for name, lock in locks.items() for line in _unmended(matrix, name, lock)]
     if wrong:
         raise MatrixError(*wrong)
     schema = {"$comment": BANNER, **Matrix.model_json_schema()}
@@ -57,6 +58,20 @@ def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
         f"{held.get(package, 'no version of it')}"
         for package, version in matrix.lock_pins(name).items()
         if held.get(package) != version
+    ]
+
+
+def _unmended(matrix: Matrix, name: str, lock: str) -> list[str]:
+    """A line for each mend of a package that only comes with Axolotl, and not in the version that the mend is for."""
+    held, platform = requirements.versions(lock), platform_of(name)
+    pins = matrix.platforms[platform].pins
+    return [
+        f"{FILE}: mends.{mend_name}.versions.{platform}: is for {mend.package} {mend.versions[platform]}, but "
+        f"{lock_path(name)} has "
+        f"{held.get(mend.package, 'no version of it')}"
+        for mend_name, mend in matrix.mends.items()
+        if name == axolotl_lock(platform) and platform in mend.versions and mend.package not in pins
+        if held.get(mend.package) != mend.versions[platform]
     ]
 
 

@@ -36,6 +36,8 @@ def page(matrix: Matrix) -> str:
     parts = (
         HEAD.rstrip(),
         images,
+        *_lacking(matrix),
+        *_mends(matrix),
         *_unlocked(matrix),
         "## Which image for which backend and GPU",
         "A number is that of the reason below.",
@@ -62,6 +64,30 @@ def _image(matrix: Matrix, image: Image, *variants: Image) -> tuple[str, ...]:
 
 def _size(image: Image, before: str = "") -> str:
     return f"{before}{image.size.gigabytes:g} GB" if image.size else ""
+
+
+def _lacking(matrix: Matrix) -> list[str]:
+    """A sentence for each backend that options of Axolotl's ask for by themselves."""
+    return [
+        f"An image without `{name}` cannot train with Axolotl's {', '.join(f'`{o}`' for o in backend.options)}."
+        for name, backend in matrix.backends.items()
+        if backend.options
+    ]
+
+
+def _mends(matrix: Matrix) -> list[str]:
+    """The table of what is mended in images, where something is."""
+    rows = [
+        (
+            f"`{name}`",
+            f"{mend.package} {', '.join(f'{version} on {platform}' for platform, version in mend.versions.items())}",
+            f"{mend.defect} ([source]({mend.source}))",
+            mend.change,
+            mend.review.isoformat(),
+        )
+        for name, mend in matrix.mends.items()
+    ]
+    return [_table(("mend", "of", "defect", "what the image changes", "look again after"), rows)] if rows else []
 
 
 def _unlocked(matrix: Matrix) -> list[str]:

@@ -1,25 +1,27 @@
-"""USE_HUB_KERNELS=0 holds for every kernel of the hub, attention's too.
+"""kernels: USE_HUB_KERNELS=0 holds for every kernel of the hub, attention's too.
 
 transformers reads that variable for layer kernels only. Where a flash_attention_N is not installed, its
 `from_pretrained` fetches one from kernels-community, and so do its and Axolotl's checks of what is installed; all of
-them call `kernels.get_kernel`. (Read in transformers 5.5.0 and 5.16.1, Axolotl 0.16.1 and 0.19.0, kernels 0.12.2 and
-0.16.2.)
+them call `kernels.get_kernel`.
 """
 
+from __future__ import annotations
+
+import functools
 import os
-from collections.abc import Callable
-from functools import wraps
 from types import ModuleType
+from typing import Any
 
 # As transformers reads it (ENV_VARS_TRUE_VALUES), with its default.
 _ON = ("1", "ON", "YES", "TRUE")
 
 
-def mended(get_kernel: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
-    """`get_kernel`, but where USE_HUB_KERNELS is off it raises RuntimeError before anything is asked of the hub."""
+def mend(module: ModuleType) -> None:
+    """Wrap `get_kernel` of kernels.utils, from which the package takes it: RuntimeError before the hub is asked."""
+    inner = module.get_kernel
 
-    @wraps(get_kernel)
-    def guarded(repo_id: str, *args: object, **kwargs: object) -> ModuleType:
+    @functools.wraps(inner)
+    def get_kernel(repo_id: str, *arguments: Any, **named: Any) -> Any:
         value = os.environ.get("USE_HUB_KERNELS", "YES")
         if value.upper() not in _ON:
             raise RuntimeError(
@@ -27,6 +29,6 @@ def mended(get_kernel: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
                 "its check has not tried them. Ask for an attention backend that the image holds, or set "
                 "USE_HUB_KERNELS=1."
             )
-        return get_kernel(repo_id, *args, **kwargs)
+        return inner(repo_id, *arguments, **named)
 
-    return guarded
+    module.get_kernel = get_kernel  # type: ignore[attr-defined]
