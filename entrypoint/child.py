@@ -1,6 +1,7 @@
-"""Runs the measuring child: its own process group, a hard time limit, its events and the end of its output kept.
+"""Run the measuring child in a process group of its own, with a hard time limit.
 
-Whatever the child does (crash, hang, fill memory, exit without a word), the parent goes on with an Outcome.
+Its events and the end of its output are kept in an Outcome. The parent goes on with that whatever the child does: it
+may crash, hang, fill the memory or exit without a word.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Child:
     def _read(
         self, selector: selectors.BaseSelector, lines: bytearray, log: bytearray, deadline: float, on_event: OnEvent
     ) -> None:
-        """Drain both pipes. Its helpers may hold them open, so the child's own exit ends the wait, not end-of-file."""
+        """Drain both pipes. Helpers of the child may hold them open, so its own exit ends the wait, not end-of-file."""
         exited_at: float | None = None
         while True:
             now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The check of every device the container was given: children side by side, then the verdict of each."""
+"""Check every device that the container was given: a child for each, side by side, then the verdict of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Check:
                 child.kill()
 
     def _check(self, device: str, results: dict[str, Outcome | Exception]) -> None:
-        """A thread's work. Under `auto`, a GPU that the first backend does not support gets the next one."""
+        """Check one device, in a thread. Under `auto`, a GPU that a backend does not support gets the next one."""
         backend: BackendSpec | None = chosen(self._spec, self._settings)
         try:
             while backend is not None:

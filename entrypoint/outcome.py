@@ -1,4 +1,4 @@
-"""What one measuring child left behind: its events, gathered, and how it ended. No opinion on any of it."""
+"""What one measuring child left behind: its events, by kind, and how it ended. Judging them is `entrypoint.judge`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as a person reads it: what is so, what to do, then the facts, on one screen. Pure.
+"""Write the report as a person reads it: the verdict, what to do, then the facts, on one screen. Pure.
 
 Several GPUs take no more lines than one: what is the same on all of them is said once, and numbers become ranges.
 """

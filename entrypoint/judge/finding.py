@@ -1,4 +1,4 @@
-"""One thing found, and what it means for the start: the exit codes of the contract and their order."""
+"""A finding: one thing that the check found, and the exit code of the contract that it means for the start."""
 
 from __future__ import annotations
 

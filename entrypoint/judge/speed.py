@@ -1,4 +1,4 @@
-"""What throughput says: a slow GPU, a slow kernel on a GPU that is not, or a speed that no kernel can have. Pure."""
+"""Judge throughput: the GPU is slow, only the kernel is slow, or the speed is one that no kernel can have. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing the events: one JSON object a line, flushed at once, on a descriptor that nothing else writes to."""
+"""Write the events: one JSON object a line, flushed at once, to a descriptor that nothing else writes to."""
 
 from __future__ import annotations
 

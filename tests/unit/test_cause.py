@@ -40,6 +40,7 @@ You can suppress this exception and fall back to eager by setting:
         ("\n \n", ""),
         ("ImportError: no module named x", "ImportError: no module named x"),
         ("killed\nby somebody", "by somebody"),
+        ("device lost\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n", "device lost"),
         (ACCESS, "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"),
         (LIBCUDA, "AssertionError: libcuda.so cannot found!"),
         ("CompilationError: at 12:8:\n  x = tl.load(p)\n  ^", "CompilationError: at 12:8: x = tl.load(p)"),
