@@ -26,7 +26,7 @@ TESTS = (*HOST, "tests", "cpu")
 LINT = (*HOST, "tests", "lint")
 # docker/locks/cpu.txt holds torch for this Python alone.
 PYTHON = "3.11"
-TYPED = ("docker/attn_matrix", "docker/inside", "entrypoint", "tests", "noxfile.py")
+TYPED = ("docker/attn_matrix", "docker/inside", "docker/mends", "entrypoint", "tests", "noxfile.py")
 WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github/workflows").glob("*.yml"))
 # The programs of the lint environment for what is not Python; none of them asks a network for anything.
 LINTERS = (
