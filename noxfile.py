@@ -32,7 +32,7 @@ VENVS = ROOT / ".venv"
 HOST = ("host", "tools")
 TESTS = (*HOST, "tests", "cpu")
 LINT = (*HOST, "tests", "lint")
-TYPED = ("docker/attn_matrix", "docker/inside", "entrypoint", "tests", "noxfile.py")
+TYPED = ("docker/attn_matrix", "docker/inside", "docker/mends", "entrypoint", "tests", "noxfile.py")
 WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github/workflows").glob("*.yml"))
 # The programs that check what is not Python. They are in the lint environment, and none of them uses a network.
 LINTERS = (
