@@ -65,6 +65,16 @@ class Sibling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limitation:
+    """What is known to be wrong with a package of this version, where no case of the check comes."""
+
+    package: str
+    version: str
+    what: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """An image's claims. `device` is torch's device type (`cpu` or `cuda`); `backends[0]` is the default backend.
 
@@ -84,6 +94,7 @@ class ImageSpec:
     floors: tuple[Floor, ...]
     siblings: tuple[Sibling, ...]
     gpus: tuple[GpuSpec, ...] = ()
+    limitations: tuple[Limitation, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -125,6 +136,7 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         floors=tuple(Floor(**item) for item in document["floors"]),
         siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
+        limitations=tuple(Limitation(**item) for item in document["limitations"]),
     )
 
 

@@ -218,8 +218,8 @@ def _observed(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
 
 
 def notes_of(spec: ImageSpec, outcome: Outcome) -> list[str]:
-    """What was not proved, although nothing spoke against it."""
-    notes = []
+    """What was not proved, although nothing spoke against it, and what is known to be wrong beyond the cases."""
+    notes = [f"{known.package} {known.version}: {known.what} ({known.source})." for known in spec.limitations]
     if outcome.left_out:
         notes.append(f"Not run, as compiling them takes too long: {', '.join(outcome.left_out)}.")
     for asked, kernels in outcome.kernels.items():

@@ -13,6 +13,7 @@ from attn_matrix.host import engine, environment
 from attn_matrix.host.sources import Sources, torch_backend
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Image, Matrix, lock_path, spec_path
+from attn_matrix.rendered.bake import arguments
 
 MATRIX = read(ROOT / FILE)
 IMAGE = MATRIX.images[0]
@@ -97,7 +98,7 @@ def test_an_edited_entrypoint_is_run_as_edited(repository: Path, calls: list[lis
 
 def test_everything_is_installed_from_the_hashed_lock(tmp_path: Path) -> None:
     """torch and the kernels in one call, as the layers of the Dockerfile have them in two."""
-    image = next(image for image in MATRIX.images if image.id == "fa4-cu128")
+    image = next(image for image in MATRIX.images if image.id == "fa4-cu128-base")
     _, install = environment.install_commands(tmp_path, MATRIX, image, Sources())
     assert "--require-hashes" in install
     assert install[install.index("--constraints") + 1] == lock_path("cu128")
@@ -125,9 +126,21 @@ def test_the_environment_comes_first_on_path(tmp_path: Path) -> None:
     assert variables["VIRTUAL_ENV"] == str(tmp_path)
 
 
+def test_a_prebuilt_wheel_is_installed_by_its_hash(tmp_path: Path) -> None:
+    """In a call of its own, since the lock does not know it; another hash makes another environment."""
+    image = next(image for image in MATRIX.images if image.id == "fa2-cu128-base")
+    (wheel,) = MATRIX.prebuilt_wheels(image).values()
+    _, locked, downloaded = environment.install_commands(tmp_path, MATRIX, image, Sources())
+    assert {"--require-hashes", "--no-deps"} < set(downloaded)
+    assert downloaded[-1] == f"flash-attn @ {wheel.url}#sha256={wheel.sha256}"
+    assert not [argument for argument in locked if argument.startswith("flash-attn")]
+    fingerprints = {environment.fingerprint("", arguments(MATRIX, image), wheels) for wheels in ([], ["x"], ["y"])}
+    assert len(fingerprints) == 3
+
+
 def test_what_is_compiled_from_source_takes_an_engine(repository: Path, calls: list[list[str]]) -> None:
     """No index has it: the error says what to do, before anything is installed."""
-    with pytest.raises(UsageError, match="fa2-cu128 holds flash-attn, compiled from source") as caught:
-        prepare(repository, image=next(image for image in MATRIX.images if image.id == "fa2-cu128"))
+    with pytest.raises(UsageError, match="fa2-cu128-ada holds flash-attn, compiled from source") as caught:
+        prepare(repository, image=next(image for image in MATRIX.images if image.id == "fa2-cu128-ada"))
     assert "Docker Engine" in caught.value.lines[0]
     assert calls == []

@@ -9,21 +9,19 @@ import json
 from collections.abc import Mapping
 from difflib import unified_diff
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attn_matrix.errors import MatrixError, UsageError
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
-from attn_matrix.rendered.bake import bake_file
+from attn_matrix.rendered.bake import bake_file, bake_from_source
 from attn_matrix.rendered.specs import image_specs
 from attn_matrix.rendered.tables import BEGIN, END, insert
 from entrypoint.spec import BANNER, to_json
 
-if TYPE_CHECKING:
-    pass
-
 BAKE = "docker/bake.json"
+FROM_SOURCE = "docker/bake.from-source.json"
 SCHEMA = "docker/images.schema.json"
 SPECS = "docker/specs"
 README = "README.md"
@@ -46,9 +44,10 @@ def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, s
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
-    """The generated files that a build reads: the bake file and the specs."""
+    """The generated files that a build reads: the bake files and the specs."""
     specs = {spec_path(name): to_json(spec) for name, spec in image_specs(matrix).items()}
-    return {BAKE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
+    bake = {BAKE: bake_file(matrix), FROM_SOURCE: bake_from_source(matrix)}
+    return {**{name: _json({"//": BANNER, **document}) for name, document in bake.items()}, **specs}
 
 
 def _json(document: Any) -> str:
