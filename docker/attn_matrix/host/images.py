@@ -84,7 +84,7 @@ def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
     require_fresh(order.root, order.matrix)
     pinned = {target: matrix.base(image) for image in images for target in targets(matrix, image)}
     used = {base: base_used(base, sources) for base in dict.fromkeys(pinned.values())}
-    bases = {target: used[base] for target, base in pinned.items() if target not in order.prebuilt}
+    bases = {target: used[base] for target, base in pinned.items()}
     compiling = [name for name in order.wheels if name not in order.prebuilt]
     builders = [f"--set={name}.args.BUILDER={sources.builder}" for name in compiling if sources.builder]
     command = bake_command(names, bases, sources, revision(order.root))

@@ -32,8 +32,8 @@ ARGUMENTS = (
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
 SHARED_ARGUMENTS = ("BASE", "LOCK", "TORCH", "TORCH_BACKEND")
 AXOLOTL_ARGUMENTS = ("BASE", "LOCK", "AXOLOTL", "WITHOUT")
-# of a wheel that is downloaded,
-PREBUILT_ARGUMENTS = ("WHEEL_URL", "WHEEL_HASH", "WHEEL_FILE")
+# of a wheel that is downloaded (nothing of it is from BASE, but a Dockerfile is read as a whole),
+PREBUILT_ARGUMENTS = ("BASE", "WHEEL_URL", "WHEEL_HASH", "WHEEL_FILE")
 # and of one that is compiled.
 WHEEL_ARGUMENTS = ("BASE", "LOCK", "BUILDER", "COMPILER", "TOOLKIT", "SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS")
 PREBUILT_STAGE = "prebuilt"
@@ -103,7 +103,7 @@ def wheel_targets(matrix: Matrix) -> dict[str, dict[str, Any]]:
         prebuilt = matrix.prebuilt_wheels(image)
         for package, wheel in matrix.held_wheels(image).items():
             taken = prebuilt.get(package)
-            target = _prebuilt_wheel(taken) if taken else _wheel(matrix, package, wheel, image)
+            target = _prebuilt_wheel(matrix, taken, image) if taken else _wheel(matrix, package, wheel, image)
             found[wheel_target(wheel, image)] = target
     return found
 
@@ -130,8 +130,13 @@ def _axolotl(matrix: Matrix, platform: str) -> dict[str, Any]:
     }
 
 
-def _prebuilt_wheel(wheel: Prebuilt) -> dict[str, Any]:
-    given = {"WHEEL_URL": wheel.url, "WHEEL_HASH": f"sha256:{wheel.sha256}", "WHEEL_FILE": wheel.file}
+def _prebuilt_wheel(matrix: Matrix, wheel: Prebuilt, image: Image) -> dict[str, Any]:
+    given = {
+        "BASE": matrix.base(image).reference,
+        "WHEEL_URL": wheel.url,
+        "WHEEL_HASH": f"sha256:{wheel.sha256}",
+        "WHEEL_FILE": wheel.file,
+    }
     return {"context": ".", "dockerfile": DOCKERFILE, "target": PREBUILT_STAGE, "args": given}
 
 
