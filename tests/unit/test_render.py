@@ -153,7 +153,6 @@ def test_from_source_is_merged_over_the_bake_file() -> None:
     """It compiles what is prebuilt, and gives its images the label and the spec of what they hold then."""
     ours, compiled = bake(OURS)["target"], bake(OURS.from_source())["target"]
     over = json.loads(render(OURS, {}, README)[FROM_SOURCE])["target"]
-    assert over["fa2-wheel-cu128"] == compiled["fa2-wheel-cu128"]
     assert over["fa2-cu128"]["labels"] == compiled["fa2-cu128"]["labels"]
     assert "flash-attn==2.8.3.post2" in over["fa2-cu128"]["labels"]["dev.axolotl-attn.packages"]
     assert "flash-attn==2.8.3+cu128torch2.10" in ours["fa2-cu128"]["labels"]["dev.axolotl-attn.packages"]
@@ -270,6 +269,18 @@ def test_the_labels_of_an_image() -> None:
     assert labels["dev.axolotl-attn.backends"] == "fa4,sdpa"
     assert labels["dev.axolotl-attn.architectures"] == "hopper"
     assert labels["dev.axolotl-attn.packages"] == "torch==2.10.0,flash-attn-4==4.0.0b36"
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker program with buildx")
+def test_buildx_merges_what_is_compiled_over_what_is_downloaded() -> None:
+    """Then the targets of wheels are those of a matrix with nothing prebuilt, and their images have its labels."""
+    command = ["docker", "buildx", "bake", "-f", "docker/bake.json", "-f", FROM_SOURCE, "--print", "fa2-cu128"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    merged, compiled = json.loads(done.stdout)["target"], bake(OURS.from_source())["target"]
+    wheel, expected = merged["fa2-wheel-cu128"], compiled["fa2-wheel-cu128"]
+    assert (wheel["target"], wheel["contexts"]) == (expected["target"], expected["contexts"])
+    assert wheel["args"] == {"WHEEL_URL": "", "WHEEL_HASH": "", "WHEEL_FILE": ""} | expected["args"]
+    assert merged["fa2-cu128"]["labels"] == compiled["fa2-cu128"]["labels"]
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker program with buildx")

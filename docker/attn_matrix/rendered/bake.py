@@ -64,7 +64,13 @@ def bake_from_source(matrix: Matrix) -> dict[str, Any]:
     compiled = matrix.from_source()
     images = [image for image in matrix.images if matrix.prebuilt_wheels(image)]
     prebuilt = {wheel_target(matrix.wheels[name], each) for each in images for name in matrix.prebuilt_wheels(each)}
-    wheels = {name: target for name, target in wheel_targets(compiled).items() if name in prebuilt}
+    # bake merges arguments one by one, and takes none away: an address that is not used would be in the provenance.
+    gone = {name: "" for name in PREBUILT_ARGUMENTS if name not in WHEEL_ARGUMENTS}
+    wheels = {
+        name: target | {"args": target["args"] | gone}
+        for name, target in wheel_targets(compiled).items()
+        if name in prebuilt
+    }
     specs = {image.id: {"args": {"SPEC": spec_path(compiled_id(image.id))}} for image in images}
     return {"target": wheels | {i.id: specs[i.id] | {"labels": labels(compiled, i)} for i in images}}
 
