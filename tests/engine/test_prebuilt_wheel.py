@@ -15,7 +15,7 @@ import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from attn_matrix.commands import inspection_rules as rules
 from attn_matrix.commands.inspection import Inside
 from attn_matrix.commands.inspection_rules import Conclusion
 from attn_matrix.errors import CommandFailed
-from attn_matrix.host import images
+from attn_matrix.host import engine, images
 from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Image, Matrix
@@ -128,11 +128,14 @@ def file_name() -> str:
     return read(ROOT / FILE).wheels[PACKAGE].prebuilt["cu130"].file
 
 
+def sources() -> Sources:
+    return Sources(None, True, default_wheelhouse(os.environ), default_bundle(os.environ))
+
+
 def build(root: Path, sha256: str, url: str) -> Inside:
     """Build the image with the file at `url`: images.yaml itself would not take an address without TLS."""
     matrix, image = described(root, sha256)
-    sources = Sources(None, True, default_wheelhouse(os.environ), default_bundle(os.environ))
-    images.build(root, matrix, [image], sources, [f"--set={TARGET}.args.WHEEL_URL={url}"])
+    images.build(root, matrix, [image], sources(), [f"--set={TARGET}.args.WHEEL_URL={url}"])
     return Inside(root, inspection.as_built(matrix, image), image)
 
 
@@ -199,4 +202,18 @@ def test_another_file_and_none_are_refused(
     assert "digest mismatch" in capfd.readouterr().err
     assert f"{TARGET} is downloaded from https://github.com/" in said
     assert "--from-source compiles here; --compiled DIR takes" in said
-    assert not images.engine.identity(f"{PROJECT}:{IMAGE}")
+    assert not engine.identity(f"{PROJECT}:{IMAGE}")
+
+
+def test_a_wheel_is_carried_to_a_machine_that_cannot_reach_its_publisher(
+    server: Server, repository: Path, removed: None, tmp_path: Path
+) -> None:
+    """`--wheels` writes what it downloads, and `--compiled` takes it from there; its address is asked no more."""
+    matrix, image = described(repository, wheel(server.folder, file_name(), sm(90, SPECIFIC)))
+    order = images.Order(repository, matrix, [image], sources())
+    images.export(order, tmp_path, [f"--set={TARGET}.args.WHEEL_URL={server.address}/{file_name()}"])
+    assert [path.name for path in tmp_path.glob("*/*")] == [file_name()]
+
+    images.build(repository, matrix, [image], replace(sources(), compiled=tmp_path))
+    held = facts.installed(Inside(repository, matrix, image).run("installed", inspection.KERNELS)).versions
+    assert held[PACKAGE] == matrix.kernel_packages(image)[PACKAGE]
