@@ -65,6 +65,16 @@ class Sibling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limitation:
+    """What is known to be wrong with a package of this version, where no case of the check comes."""
+
+    package: str
+    version: str
+    what: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class MendSpec:
     """What one version of a package does wrong, and how this image changes that when the package is imported."""
 
@@ -102,6 +112,7 @@ class ImageSpec:
     vendor: str | None = None
     lacking: tuple[str, ...] = ()
     mends: tuple[MendSpec, ...] = ()
+    limitations: tuple[Limitation, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -145,6 +156,7 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
         lacking=tuple(document["lacking"]),
         mends=tuple(MendSpec(**item) for item in document["mends"]),
+        limitations=tuple(Limitation(**item) for item in document["limitations"]),
     )
 
 

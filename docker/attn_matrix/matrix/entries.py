@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Final, Literal
+from urllib.parse import unquote
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ from attn_matrix.matrix.forms import (
     Text,
     Url,
     Version,
+    WheelUrl,
 )
 
 # `-base` ends the id of an image without Axolotl, where there is one with Axolotl too: sdpa-cpu and sdpa-cpu-base.
@@ -156,14 +158,43 @@ class Git(Model):
     commit: Commit
 
 
+class Prebuilt(Model):
+    """A wheel that somebody else compiled, for one platform: a build takes the file at `url` if its hash is `sha256`.
+
+    `version` is the wheel's own, local part included; `architectures` are those that it has code for. `licence` is that
+    of its publisher and of what is compiled in it, `source` where the publisher says how it was made.
+    """
+
+    url: WheelUrl
+    sha256: Sha256
+    version: Version
+    architectures: Names
+    licence: Text
+    source: Url
+
+    @property
+    def file(self) -> str:
+        """The name of the wheel, which says for which Python and machine it is."""
+        return unquote(self.url.rpartition("/")[2])
+
+
+class Limitation(Model):
+    """What a version of a package does wrong, where no case of the check comes: every report of it says so."""
+
+    what: Text
+    source: Url
+
+
 class Wheel(Model):
-    """A kernel package that is compiled from source: once for a platform, and once for each architecture that an image
-    is narrowed to. The key is the package.
+    """A kernel package that is not on the package index. The key is the package.
+
+    Images that are narrowed to an architecture compile it, each for that one alone; the others take the `prebuilt`
+    wheel of their platform, if it has one, else they compile it, once for all of them.
 
     `backend` is whose kernels they are, and names the stage of docker/Dockerfile: `<backend>-wheel`. The source is a
     source distribution, by its hash, or a tree in git. `needs` are the packages that it imports beside torch.
     `architectures` are those that it has code for, each with setup.py's own words for it, and `broken` those whose code
-    does not work, by platform: they are left out there.
+    does not work, by platform: they are left out there. `limitations` are by version, without the local part.
     """
 
     backend: Name
@@ -173,6 +204,8 @@ class Wheel(Model):
     needs: tuple[Package, ...] = ()
     architectures: dict[Name, tuple[Text, ...]]
     broken: dict[Name, Names] = Field(default_factory=dict)
+    prebuilt: dict[Name, Prebuilt] = Field(default_factory=dict)
+    limitations: dict[Version, Limitation] = Field(default_factory=dict)
 
     def works_on(self, platform: str) -> dict[str, tuple[str, ...]]:
         """Its architectures on `platform`, with setup.py's words."""
