@@ -127,6 +127,23 @@ class ForwardOnly(Model):
     source: Url
 
 
+class Recipe(Model):
+    """What an Axolotl configuration says for a backend, and whether it trains padded and packed (sample_packing)."""
+
+    attn_implementation: Text
+    padded: bool = True
+    packed: bool = True
+
+    @property
+    def packings(self) -> tuple[bool, ...]:
+        """The values of sample_packing that it trains with."""
+        return tuple(packing for packing, trains in ((False, self.padded), (True, self.packed)) if trains)
+
+    def keys(self, *, packing: bool) -> dict[str, str | bool]:
+        """The keys of the configuration."""
+        return {"attn_implementation": self.attn_implementation} | ({"sample_packing": True} if packing else {})
+
+
 class Backend(Model):
     """An attention backend: the distributions it needs beside torch and the architectures that it trains on.
 
@@ -134,6 +151,7 @@ class Backend(Model):
     are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles, for the
     architectures in `prebuilt_on`.
 
+    `recipe` is what Axolotl's configuration says to train with it; none where nothing does.
     `options` are those of Axolotl's configuration that ask for this backend and for no other: an image without it fails
     there. `for_axolotl` are the backends that Axolotl calls beside this one, so that every image with Axolotl holds
     them too. `beside` says, of a backend in the same image, which third one has to be there as well.
@@ -146,6 +164,7 @@ class Backend(Model):
     eight_bit: bool = False
     prebuilt: tuple[HeadDims, ...] = ()
     prebuilt_on: tuple[Name, ...] = ()
+    recipe: Recipe | None = None
     options: tuple[Text, ...] = ()
     for_axolotl: tuple[Name, ...] = ()
     beside: dict[Name, Name] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix, Mend, compiled_id
-from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, MendSpec, Sibling
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, MendSpec, RecipeSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
 Index = dict[tuple[str | None, str | None, str | None], list[Image]]
@@ -51,6 +51,7 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
         lacking=matrix.lacking(image),
         mends=tuple(_mend(name, mend, image.platform) for name, mend in matrix.image_mends(image).items()),
+        recipes=tuple(_recipes(matrix, image)),
         limitations=tuple(_limitations(matrix, image)),
     )
 
@@ -68,6 +69,15 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
 def _mend(name: str, mend: Mend, platform: str) -> MendSpec:
     said = {"defect": mend.defect, "change": mend.change, "source": mend.source}
     return MendSpec(name=name, package=mend.package, version=mend.versions[platform], **said)
+
+
+def _recipes(matrix: Matrix, image: Image) -> Iterator[RecipeSpec]:
+    for name in image.backends if image.axolotl else ():
+        recipe = matrix.backends[name].recipe
+        if recipe is None or not matrix.gradients(name, image.platform):
+            continue
+        for packing in recipe.packings:
+            yield RecipeSpec(backend=name, packing=packing, keys=recipe.keys(packing=packing))
 
 
 def _limitations(matrix: Matrix, image: Image) -> Iterator[Limitation]:
