@@ -16,13 +16,16 @@ ACTIONS: Final = ("train", "preprocess", "evaluate", "inference", "merge-lora", 
 LAUNCHED: Final = frozenset({"train", "evaluate", "inference", "merge-sharded-fsdp-weights"})
 # Flags without a value, of those that stand before CONFIG more often than others; `--no-x` is always one.
 SWITCHES: Final = frozenset(
-    """xformers_attention sage_attention flex_attention flash_attention sdp_attention eager_attention s2_attention
-    sample_packing eval_sample_packing pad_to_sequence_len strict multipack_real_batches fp16 bfloat16 float16
-    gemma4_hybrid_attn_impl sdpa_varlen fused_attn_kernel flash_attn_d512 flash_attn_fuse_mlp flash_attn_cross_entropy
-    flash_attn_rms_norm flash_optimum fp8 load_in_8bit load_in_4bit trust_remote_code use_kernels scaling_softmax
-    selective_checkpointing use_ray debug debug_text_only shard download iterable gradio chat dequant
-    override_quantizer""".split()
-)
+    {
+        "xformers_attention", "sage_attention", "flex_attention", "flash_attention", "sdp_attention",
+        "eager_attention", "s2_attention", "sample_packing", "eval_sample_packing", "pad_to_sequence_len", "strict",
+        "multipack_real_batches", "fp16", "bfloat16", "float16", "gemma4_hybrid_attn_impl", "sdpa_varlen",
+        "fused_attn_kernel", "flash_attn_d512", "flash_attn_fuse_mlp", "flash_attn_cross_entropy",
+        "flash_attn_rms_norm", "flash_optimum", "fp8", "load_in_8bit", "load_in_4bit", "trust_remote_code",
+        "use_kernels", "scaling_softmax", "selective_checkpointing", "use_ray", "debug", "debug_text_only", "shard",
+        "download", "iterable", "gradio", "chat", "dequant", "override_quantizer",
+    }
+)  # fmt: skip
 # Options of the commands themselves, which set no key of the configuration.
 OWN: Final = frozenset({"launcher", "cloud", "sweep"})
 _SUFFIXES: Final = (".yml", ".yaml", ".json")

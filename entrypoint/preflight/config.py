@@ -11,17 +11,18 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from entrypoint.errors import ConfigError
 
-_TRUE = ("true", "1", "yes")
+_TRUE: Final = ("true", "1", "yes")
+_WORDS: Final = {"true": True, "yes": True, "false": False, "no": False, "null": None, "none": None, "~": None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The merged configuration. `lines`: where each key of the file's top level stands, from 1; `set_by_flag`: keys that
-    the command line set; `dropped`: flags that `strict: true` drops, as the file does not have their keys."""
+    """The merged configuration. `lines`: where each key of the file's top level stands, from 1; `set_by_flag`: keys
+    that the command line set; `dropped`: flags that `strict: true` drops, as the file does not have their keys."""
 
     path: str
     values: Mapping[str, Any]
@@ -39,7 +40,9 @@ def read(path: str, flags: Iterable[tuple[str, Any]], packages: Path) -> Config:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration {file} cannot be read: {error}.", "Correct the file or its path.") from None
+        raise ConfigError(
+            f"The configuration {file} cannot be read: {error}.", "Correct the file or its path."
+        ) from None
     values, lines = parse(text, str(file), packages)
     merged, dropped = merge(values, flags)
     changed = frozenset(key for key, _ in flags) - frozenset(dropped)
@@ -57,7 +60,9 @@ def _file(path: str) -> Path:
         return files[0]
     if not file.exists():
         where = "" if file.is_absolute() else f" (the working directory is {Path.cwd()})"
-        raise ConfigError(f"There is no configuration {path}{where}.", "Mount it into the container, or correct its path.")
+        raise ConfigError(
+            f"There is no configuration {path}{where}.", "Mount it into the container, or correct its path."
+        )
     return file
 
 
@@ -82,8 +87,8 @@ def parse(text: str, name: str, packages: Path) -> tuple[dict[str, Any], dict[st
 def _pyyaml(packages: Path) -> types.SimpleNamespace:
     """PyYAML's SafeLoader, the one that Axolotl reads with, without the rest of site-packages.
 
-    The parent has no site-packages (`-S`), so PyYAML's folder alone is made importable, and of it only what a loader needs:
-    its `__init__` would load the dumper and a compiled library of 2.6 MB, which is most of its import.
+    The parent has no site-packages (`-S`), so PyYAML's folder alone is made importable, and of it only what a loader
+    needs: its `__init__` would load the dumper and a compiled library of 2.6 MB, which is most of its import.
     """
     if "yaml" not in sys.modules:
         package = types.ModuleType("yaml")
@@ -131,12 +136,8 @@ def coerce(value: Any, existing: Any) -> Any:
         return value
     if existing is not None:
         return _like(value, existing)
-    if value.lower() in {"true", "yes"}:
-        return True
-    if value.lower() in {"false", "no"}:
-        return False
-    if value.lower() in {"null", "none", "~"}:
-        return None
+    if value.lower() in _WORDS:
+        return _WORDS[value.lower()]
     for number in (int, float):
         try:
             return number(value)

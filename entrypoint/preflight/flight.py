@@ -66,7 +66,9 @@ class Flight:
             "dropped": list(self.facts.config.dropped),
             "axolotl": self.facts.packages.get("axolotl"),
             "rules_known": bool(self.facts.axolotl),
-            "model": None if known is None else {"type": known.type, "head_dim": known.head_dim, "window": known.window},
+            "model": None
+            if known is None
+            else {"type": known.type, "head_dim": known.head_dim, "window": known.window},
             "capability": self.facts.capability,
             "asked": self.run.asked,
             "runs": self.run.kernel,

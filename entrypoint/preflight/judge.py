@@ -70,7 +70,7 @@ def _found(facts: Facts, rule: Rule, hit: Hit, advice: str) -> Found:
 
 
 def advise(facts: Facts, run: Run, fixed_otherwise: frozenset[str] = frozenset()) -> str:
-    """Keys that the rules do not refuse for this model, image and GPU; `fixed_otherwise`: refusals with their own cure."""
+    """Keys that no rule refuses for this model, image and GPU; `fixed_otherwise`: refusals with a cure of their own."""
     best = overlay(facts, run, fixed_otherwise)
     if best is None:
         return "no attention of this image is right for this model here: take another image"
@@ -86,7 +86,8 @@ def overlay(facts: Facts, run: Run, fixed_otherwise: frozenset[str] = frozenset(
     """
     held = {backend.name for backend in facts.spec.backends if backend.gradients}
     held |= {"fa2"} if facts.has("flash-attn") else set()
-    asked = [run.name] if run.name in _PREFERRED else []
+    named = run.name in _PREFERRED and not facts.on("flash_attention")  # which means any FlashAttention
+    asked = [run.name] if named else []
     candidates = [name for name in dict.fromkeys([*asked, *_PREFERRED]) if BACKENDS[name] in held]
     warned: Mapping[str, Any] | None = None
     for name in candidates:
@@ -109,22 +110,27 @@ def changes(facts: Facts, name: str) -> Iterable[dict[str, Any]]:
     elif facts.pack:
         wanted = _old_packed(name)
     else:
-        boolean = {"xformers": {"xformers_attention": True}}
-        wanted = [boolean.get(name, {"attn_implementation": name})]
+        booleans: dict[str, dict[str, Any]] = {
+            "xformers": {"xformers_attention": True},
+            "flex_attention": {"flex_attention": True},
+        }
+        named = [] if name == "xformers" else [{"attn_implementation": name}]
+        wanted = [*named, *([booleans[name]] if name in booleans else [])]
     for keys in wanted:
         others = ("attn_implementation", *MEANS, "s2_attention")
         yield {**keys, **{key: None for key in others if key not in keys and facts.on(key)}}
 
 
 def _old_packed(name: str) -> list[dict[str, Any]]:
-    """0.16.1 packs by its booleans; flex_attention's leaves the kernel to attn_implementation (the rules' chapter 1.2)."""
-    by_flex = {"flex_attention": True, "attn_implementation": name}
-    return {
+    """0.16.1 packs by its booleans; flex_attention's leaves the kernel to attn_implementation (core/builders/causal.py)."""
+    by_flex: dict[str, Any] = {"flex_attention": True, "attn_implementation": name}
+    ways: dict[str, list[dict[str, Any]]] = {
         "flash_attention_2": [{"flash_attention": True}, by_flex],
         "flex_attention": [{"flex_attention": True}],
         "sdpa": [{"sdp_attention": True, "sample_packing": False}],
         "xformers": [{"xformers_attention": True}],
-    }.get(name, [by_flex])
+    }
+    return ways.get(name, [by_flex])
 
 
 def apply(facts: Facts, change: Mapping[str, Any]) -> Facts:

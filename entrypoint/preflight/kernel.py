@@ -36,7 +36,7 @@ PACKING: Final = frozenset(
 )
 # The only release whose head dims and Blackwell backward the rules know.
 KNOWN_FA4: Final = "4.0.0b36"
-# Of gpt_oss, the flash kernels that its class takes; any other name becomes the first (_compatible_flash_implementations).
+# Of gpt_oss, the flash kernels that its class takes; another name becomes the first (_compatible_flash_implementations).
 WITH_SINKS: Final = ("flash_attention_4", "kernels-community/vllm-flash-attn3")
 
 
@@ -45,7 +45,7 @@ class Run:
     """`asked`: the key and value that decide, or "nothing". `name`: the attention that transformers is asked for.
     `kernel`: what runs in the end; None when that is not known. `upgraded`: Axolotl put FlashAttention 4 in its place.
     `takeover`: 0.16.1's own patch for FlashAttention 4, which fails. `isolated`: whether packed documents are kept
-    apart; None without packing."""
+    apart; None without packing, and where that depends on a model that is not known."""
 
     asked: str
     name: str
@@ -104,7 +104,7 @@ def _old(facts: Facts) -> Run:
     if xformers and not facts.implementation:
         # With packing it sets flash_attention and takes FlashAttention 2's place; without, only llama is patched.
         asked, name = "xformers_attention: true", "flash_attention_2" if facts.pack else default(facts)
-    elif name == "sage":
+    elif name == "sage" and not facts.implementation:
         name = "flash_attention_2"
     taken = takeover(facts, name)
     kernel: str | None = name
@@ -125,14 +125,13 @@ def flash_flag(facts: Facts) -> bool:
     return facts.on("flash_attention") or (facts.on("xformers_attention") and facts.pack)
 
 
-def _drops_mask(facts: Facts) -> bool:
-    """core/builders/causal.py:260; gemma3's wrapper and mamba lose the mask column anyway (utils/trainer.py:253)."""
-    always = facts.model is not None and facts.model.type in {"gemma3", "mamba"}
-    return always or flash_flag(facts) or facts.on("flex_attention")
+def _drops_mask(facts: Facts) -> bool | None:
+    """core/builders/causal.py:260."""
+    return flash_flag(facts) or facts.on("flex_attention") or _loses_mask(facts)
 
 
 def takeover(facts: Facts, name: str) -> bool | None:
-    """Whether patch_flash_attn_4 (attention/flash_attn_4.py:36) acts on a flash attention; None when a fact is missing."""
+    """Whether patch_flash_attn_4 (attention/flash_attn_4.py:36) acts on it; None when a fact is missing."""
     if not flash_flag(facts) or name not in FLASH or not facts.has("flash-attn-4") or facts.on_cpu or facts.on_amd:
         return False
     if facts.major is None:
@@ -158,13 +157,11 @@ def _new(facts: Facts) -> Run:
     return Run(asked=asked, name=name, kernel=_hub(facts, name, kernel), upgraded=bool(usable), isolated=isolated)
 
 
-def _decontaminates(facts: Facts, name: str) -> bool:
+def _decontaminates(facts: Facts, name: str) -> bool | None:
     """attn_decontaminates_packing (utils/schemas/config.py:1506), which knows only the key attn_implementation."""
-    if facts.model is not None and facts.model.type in {"gemma3", "mamba"}:
-        return True
     explicit = facts.implementation or facts.booleans or facts.on("gemma4_hybrid_attn_impl")
     base = name.split(":", 1)[0].split("@", 1)[0].strip()
-    return bool(explicit) and base in PACKING | {"sdpa", "eager"}
+    return (bool(explicit) and base in PACKING | {"sdpa", "eager"}) or _loses_mask(facts)
 
 
 def fa4_usable(facts: Facts) -> bool | None:
@@ -186,14 +183,20 @@ def fa4_usable(facts: Facts) -> bool | None:
 
 
 def fa4_hangs(facts: Facts) -> bool | None:
-    """Whether Axolotl takes FlashAttention 4's backward for one that hangs on Blackwell: its source elects around a copy
-    that CuTe DSL 4.6 elects in by itself. Known of one release."""
+    """Whether Axolotl takes FlashAttention 4's backward for one that hangs on Blackwell: its source elects around a
+    copy that CuTe DSL 4.6 elects in by itself. Known of one release."""
     if not at_least(facts.packages, "nvidia-cutlass-dsl", 4, 6):
         return False
     return True if facts.packages.get("flash-attn-4") == KNOWN_FA4 else None
 
 
 # --- both ---------------------------------------------------------------------------------------------------------
+
+
+def _loses_mask(facts: Facts) -> bool | None:
+    """Whether packing takes the mask away whatever attention runs: of gemma3's wrapper and of mamba (utils/trainer.py,
+    A16 :253, A19 :245). None while the model is not known."""
+    return facts.model.type in {"gemma3", "mamba"} if facts.model else None
 
 
 def dims_fit_fa4(facts: Facts) -> bool | None:
@@ -218,6 +221,8 @@ def fits_fa4(head_dim: int, value_dim: int, major: int) -> bool:
 
 def _hub(facts: Facts, name: str, kernel: str | None) -> str | None:
     """A kernel of the hub where transformers takes one: by its path, and for gpt_oss by any flash name but two."""
+    if "/" in name:
+        return "a kernel of the hub"
     sinks = facts.model is not None and facts.model.text_type == "gpt_oss"
-    flash = "flash" in name and kernel != "flash_attention_4"
-    return "a kernel of the hub" if "/" in name or (sinks and flash and name not in WITH_SINKS) else kernel
+    replaced = sinks and "flash" in name and kernel not in {None, "flash_attention_4"}
+    return "a kernel of the hub" if replaced else kernel

@@ -54,7 +54,11 @@ def find(config: Config, environ: Mapping[str, str]) -> tuple[Path | None, str]:
     except OSError:
         commit = str(revision)
     file = folder / "snapshots" / commit / "config.json"
-    return (file, "") if file.is_file() else (None, f"{name} is neither a folder here nor in the hub's cache {_hub(environ)}")
+    return (
+        (file, "")
+        if file.is_file()
+        else (None, f"{name} is neither a folder here nor in the hub's cache {_hub(environ)}")
+    )
 
 
 def _hub(environ: Mapping[str, str]) -> Path:
@@ -132,7 +136,7 @@ def _plain_scale(text: Mapping[str, Any], own: Family | None, head_dim: int | No
     kind = own.scale if own else ""
     if kind == "query":
         query = text.get("query_pre_attn_scalar", 256)  # the default of gemma2 and gemma3
-        return query == head_dim
+        return bool(query == head_dim)
     if kind == "multiplier":
         multiplier = text.get("attention_multiplier")
         return bool(head_dim) and multiplier is not None and abs(_float(multiplier) - (head_dim or 1) ** -0.5) < 1e-6

@@ -15,8 +15,8 @@ LEVELS: Final = ("refuse", "warn", "note")
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """What a rule says of a run. `key`: the line of the configuration that it is about. `instead`: what to write; None
-    leaves that to `advice`. `level` where it is not the rule's own."""
+    """What a rule says of a run. `key`: the line that it is about. `instead`: what to write; None leaves that to
+    judge.advise. `level` where it is not the rule's own."""
 
     why: str
     key: str = ""
@@ -57,9 +57,7 @@ class Rules:
         """A decorator for the function that is the rule's condition and its words."""
 
         def register(check: Check) -> Check:
-            self.all.append(
-                Rule(id=name, level=level, versions=versions, stage=stage, source=source, check=check)
-            )
+            self.all.append(Rule(id=name, level=level, versions=versions, stage=stage, source=source, check=check))
             return check
 
         return register

@@ -27,7 +27,9 @@ def _shape(facts: Facts) -> str:
     return f"head_dim {model.head_dim}" if same else f"head_dim {model.head_dim} with {model.value_dim} for v"
 
 
-@rules.add("F01", "refuse", "A16 monkeypatch/attention/flash_attn_4.py:36; T55 modeling_flash_attention_utils.py:248", OLD)
+@rules.add(
+    "F01", "refuse", "A16 monkeypatch/attention/flash_attn_4.py:36; T55 modeling_flash_attention_utils.py:248", OLD
+)
 def broken_takeover(facts: Facts, run: Run) -> Hit | None:
     if not run.takeover or facts.on("xformers_attention"):
         return None
@@ -98,7 +100,9 @@ def fa4_head_dims(facts: Facts, run: Run) -> Hit | None:
     width = facts.model.head_dim
     if width is None or fits_fa4(width, width, facts.major):
         return None
-    return Hit(key=_key(facts), why=f"FlashAttention 4 refuses {_shape(facts)} on compute capability {facts.capability}.")
+    return Hit(
+        key=_key(facts), why=f"FlashAttention 4 refuses {_shape(facts)} on compute capability {facts.capability}."
+    )
 
 
 def _padded_value(facts: Facts) -> bool:
@@ -106,7 +110,9 @@ def _padded_value(facts: Facts) -> bool:
     return bool(model and model.head_dim and model.value_dim and model.value_dim != model.head_dim)
 
 
-@rules.add("F09", "refuse", "T516 integrations/flash_attention.py:60; T55 models/deepseek_v3/modeling_deepseek_v3.py:456")
+@rules.add(
+    "F09", "refuse", "T516 integrations/flash_attention.py:60; T55 models/deepseek_v3/modeling_deepseek_v3.py:456"
+)
 def fa4_pads_values(facts: Facts, run: Run) -> Hit | None:
     if run.kernel != "flash_attention_4" or facts.major not in {10, 11} or not _padded_value(facts):
         return None
@@ -135,7 +141,9 @@ def fa4_without_patches(facts: Facts, run: Run) -> Hit | None:
     if facts.implementation != "flash_attention_4" or not kind.startswith(_PATCHED):
         return None
     why = f"Axolotl's patches of {kind} for FlashAttention are left out when flash_attention_4 is named."
-    return Hit(key="attn_implementation", why=why, instead="attn_implementation: flash_attention_2 (FlashAttention 4 runs)")
+    return Hit(
+        key="attn_implementation", why=why, instead="attn_implementation: flash_attention_2 (FlashAttention 4 runs)"
+    )
 
 
 @rules.add("F12", "refuse", "T55 utils/import_utils.py:947, T516 :1172 (no capability is asked)")
@@ -189,7 +197,9 @@ def rocm_stays(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="flash_attention", why="FlashAttention 2 runs: FlashAttention 4 has no build for AMD.")
 
 
-@rules.add("F18", "warn", "T516 modeling_flash_attention_utils.py (_process_flash_attention_kwargs)", stage=Stage.TRAINS)
+@rules.add(
+    "F18", "warn", "T516 modeling_flash_attention_utils.py (_process_flash_attention_kwargs)", stage=Stage.TRAINS
+)
 def flash_drops_dropout(facts: Facts, run: Run) -> Hit | None:
     dropout = facts.model.dropout if facts.model else 0.0
     if run.kernel not in {"flash_attention_3", "flash_attention_4"} or not dropout:

@@ -29,7 +29,7 @@ def flex_before_ampere(facts: Facts, run: Run) -> Hit | None:
     if run.kernel != "flex_attention" or not facts.numbers or facts.numbers >= (8, 0):
         return None
     key = run.asked.split(":", 1)[0]
-    why = f"FlexAttention is a Triton kernel, and Triton starts at compute capability 8.0; this GPU has {facts.capability}."
+    why = f"FlexAttention is a Triton kernel, and Triton starts at capability 8.0; this GPU has {facts.capability}."
     return Hit(key=key, why=why)
 
 

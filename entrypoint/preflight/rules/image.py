@@ -21,9 +21,16 @@ def _key(facts: Facts, run: Run) -> str:
 def _missing(facts: Facts, run: Run) -> str | None:
     """The distribution of the flash attention that is asked for, when the image does not hold it."""
     package = PACKAGES.get(run.name) if run.name in FLASH else None
-    if package is None or facts.on_cpu or facts.has(package) or run.upgraded:
+    if package is None or facts.on_cpu or facts.has(package) or run.upgraded or stands_in(facts):
         return None
     return package
+
+
+def stands_in(facts: Facts) -> bool:
+    """Whether 0.16.1 puts another kernel in FlashAttention 2's place."""
+    if facts.axolotl not in OLD or facts.implementation:
+        return False
+    return facts.on("sage_attention") or (facts.on("xformers_attention") and facts.pack)
 
 
 @rules.add("I01", "refuse", "T55 and T516 integrations/hub_kernels.py (get_kernel)")
@@ -55,13 +62,14 @@ def no_sage(facts: Facts, run: Run) -> Hit | None:
     asked = facts.on("sage_attention") or run.name == "sage"
     if not asked or facts.on_cpu or facts.has("sageattention"):
         return None
-    return Hit(key=_key(facts, run), why="This image does not hold sageattention, and Axolotl stops: it is not installed.")
+    return Hit(
+        key=_key(facts, run), why="This image does not hold sageattention, and Axolotl stops: it is not installed."
+    )
 
 
 @rules.add("I05", "refuse", "A16 loaders/model.py:625, loaders/patch_manager.py:168", OLD)
 def in_place_of_fa2(facts: Facts, run: Run) -> Hit | None:
-    stands_in = facts.on("sage_attention") or (facts.on("xformers_attention") and facts.pack)
-    if not stands_in or facts.on_cpu or facts.has("flash-attn"):
+    if not stands_in(facts) or facts.on_cpu or facts.has("flash-attn"):
         return None
     why = "Axolotl 0.16.1 puts Sage and xformers in FlashAttention 2's place, and flash-attn is not in this image."
     return Hit(key=_key(facts, run), why=why)
@@ -119,7 +127,9 @@ def layers_of_the_hub(facts: Facts, run: Run) -> Hit | None:
 @rules.add("I11", "refuse", "T55 utils/import_utils.py:947, T516 :1172 (torch.cuda.is_available)")
 def no_cuda(facts: Facts, run: Run) -> Hit | None:
     asked = {run.name, facts.implementation}
-    gpu_only = {*FLASH, "sage", "xformers", "fp8"} & asked or facts.on("sage_attention") or facts.on("xformers_attention")
+    gpu_only = (
+        {*FLASH, "sage", "xformers", "fp8"} & asked or facts.on("sage_attention") or facts.on("xformers_attention")
+    )
     if not facts.on_cpu or not gpu_only:
         return None
     return Hit(key=_key(facts, run), why="This image runs on a CPU, and that attention is CUDA kernels only.")

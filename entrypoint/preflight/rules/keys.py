@@ -33,11 +33,14 @@ ATTENTION: Final = (
 )  # fmt: skip
 # Other keys of Axolotl whose names are near to one of those.
 NEAR: Final = frozenset(
-    """sample_packing_group_size sample_packing_bin_size sample_packing_sequentially sequence_len eval_sequence_len
-    sequence_parallel_degree tensor_parallel_size data_parallel_size dp_shard_size expert_parallel_size
-    scaling_softmax_factor scaling_softmax_bias pretrain_multipack_attn pretrain_multipack_buffer_size
-    sample_packing_mp_start_method sample_packing_drop_attention_mask""".split()
-)
+    {
+        "sample_packing_group_size", "sample_packing_bin_size", "sample_packing_sequentially", "sequence_len",
+        "eval_sequence_len", "sequence_parallel_degree", "tensor_parallel_size", "data_parallel_size",
+        "dp_shard_size", "expert_parallel_size", "scaling_softmax_factor", "scaling_softmax_bias",
+        "pretrain_multipack_attn", "pretrain_multipack_buffer_size", "sample_packing_mp_start_method",
+        "sample_packing_drop_attention_mask",
+    }
+)  # fmt: skip
 # What pydantic takes for a boolean, beside true and false.
 _WORDS: Final = frozenset({"true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0"})
 # Old names and short words that people write for the values of attn_implementation.
@@ -143,7 +146,9 @@ def misspelt(facts: Facts, run: Run) -> Hit | None:
 
 
 def _yaml(value: object) -> str:
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return (
+        {True: "true", False: "false", None: "null"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    )
 
 
 @rules.add("K09", "warn", "A16 utils/schemas/config.py (no such fields)", OLD, Stage.READS)
@@ -228,7 +233,9 @@ def not_a_boolean(facts: Facts, run: Run) -> Hit | None:
         if ignored or value is None or isinstance(value, bool) or value in (0, 1):
             continue
         if not isinstance(value, str) or value.lower() not in _WORDS:
-            return Hit(key=key, why=f"{key}: {value!r} is neither true nor false, and Axolotl stops.", instead=f"{key}: true")
+            return Hit(
+                key=key, why=f"{key}: {value!r} is neither true nor false, and Axolotl stops.", instead=f"{key}: true"
+            )
     return None
 
 

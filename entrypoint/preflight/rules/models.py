@@ -61,14 +61,24 @@ def sinks_from_the_hub(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=_key(run), why=why)
 
 
-@rules.add("M05", "refuse", "A16 and A19 monkeypatch/attention/xformers.py, sage_attn.py (s_aux is not used)", stage=Stage.BATCHES)
+@rules.add(
+    "M05",
+    "refuse",
+    "A16 and A19 monkeypatch/attention/xformers.py, sage_attn.py (s_aux is not used)",
+    stage=Stage.BATCHES,
+)
 def sinks_dropped(facts: Facts, run: Run) -> Hit | None:
     if run.kernel not in {"xformers", "sage"} or not (facts.model and facts.model.sinks):
         return None
     return Hit(key=_key(run), why=f"{run.kernel} drops the attention sinks of {_type(facts)} without a word.")
 
 
-@rules.add("M06", "refuse", "T516 integrations/sdpa_attention.py:79; A16 and A19 xformers.py, sage_attn.py", stage=Stage.BATCHES)
+@rules.add(
+    "M06",
+    "refuse",
+    "T516 integrations/sdpa_attention.py:79; A16 and A19 xformers.py, sage_attn.py",
+    stage=Stage.BATCHES,
+)
 def softcap_dropped(facts: Facts, run: Run) -> Hit | None:
     if run.kernel not in {"sdpa", "xformers", "sage"} or not (facts.model and facts.model.softcap):
         return None
@@ -97,7 +107,9 @@ def sequence_len(facts: Facts) -> int:
     return value if isinstance(value, int) else 512
 
 
-@rules.add("M09", "refuse", "T55 and T516 models/gemma4 (global_head_dim 512); flash-attn csrc/flash_attn/flash_api.cpp")
+@rules.add(
+    "M09", "refuse", "T55 and T516 models/gemma4 (global_head_dim 512); flash-attn csrc/flash_attn/flash_api.cpp"
+)
 def gemma4_under_fa2(facts: Facts, run: Run) -> Hit | None:
     gemma4 = _type(facts) in {"gemma4", "gemma4_text"}
     hybrid = facts.on("gemma4_hybrid_attn_impl") and facts.axolotl in NEW
@@ -140,7 +152,9 @@ def narrow_flex(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=_key(run), why=f"FlexAttention's kernel starts at head_dim 16; this model has {width}.")
 
 
-@rules.add("M14", "refuse", "sageattention 2.2.0 sageattention/core.py (head dims above 128 are refused)", stage=Stage.BATCHES)
+@rules.add(
+    "M14", "refuse", "sageattention 2.2.0 sageattention/core.py (head dims above 128 are refused)", stage=Stage.BATCHES
+)
 def wide_sage(facts: Facts, run: Run) -> Hit | None:
     width = facts.model.head_dim if facts.model else None
     if run.kernel != "sage" or width is None or width <= 128:
@@ -148,7 +162,7 @@ def wide_sage(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=_key(run), why=f"SageAttention ends at head_dim 128; this model has {width}.")
 
 
-@rules.add("M15", "refuse", "A16 utils/schemas/config.py:1514, A19 :1976; monkeypatch/lora_kernels.py (patch_self_attn_lora)",
+@rules.add("M15", "refuse", "A16 utils/schemas/config.py:1514, A19 :1976; monkeypatch/lora_kernels.py",
            stage=Stage.TRAINS)  # fmt: skip
 def unknown_lora_text(facts: Facts, run: Run) -> Hit | None:
     family = facts.model.family if facts.model else None
@@ -160,7 +174,7 @@ def unknown_lora_text(facts: Facts, run: Run) -> Hit | None:
 
 
 def _lora_kernels(facts: Facts) -> bool:
-    """Whether patch_self_attn_lora runs: asked for, or switched on by Axolotl itself (check_auto_enable_lora_kernels)."""
+    """Whether patch_self_attn_lora runs: asked for, or switched on by Axolotl (check_auto_enable_lora_kernels)."""
     if facts.get("adapter") not in {"lora", "qlora"}:
         return False
     old = facts.axolotl in OLD
@@ -182,7 +196,13 @@ def remote_code(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="trust_remote_code", why=why, instead="")
 
 
-@rules.add("M17", "refuse", "T516 modeling_utils.py (the setter of _attn_implementation reaches sub-configs)", NEW, Stage.BATCHES)
+@rules.add(
+    "M17",
+    "refuse",
+    "T516 modeling_utils.py (the setter of _attn_implementation reaches sub-configs)",
+    NEW,
+    Stage.BATCHES,
+)
 def causal_tower(facts: Facts, run: Run) -> Hit | None:
     if run.kernel not in {"xformers", "sage"} or not (facts.model and facts.model.vision):
         return None

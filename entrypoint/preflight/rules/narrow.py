@@ -45,7 +45,7 @@ def silently_sdpa(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="xformers_attention", why=why)
 
 
-@rules.add("X03", "refuse", "A16 and A19 monkeypatch/attention/xformers.py (_upad_input); T55 modeling_flash_attention_utils.py:358",
+@rules.add("X03", "refuse", "A16 and A19 monkeypatch/attention/xformers.py; T55 modeling_flash_attention_utils.py:358",
            stage=Stage.BATCHES)  # fmt: skip
 def padding_crashes(facts: Facts, run: Run) -> Hit | None:
     if not _xformers(facts, run) or (facts.axolotl in OLD and run.kernel != "xformers"):
@@ -106,7 +106,9 @@ def sage_warnings(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=_key(facts, "sage_attention"), why=why)
 
 
-@rules.add("S04", "refuse", "https://docs.axolotl.ai/docs/attention.html (SageAttention 3 is not supported)", stage=Stage.READS)
+@rules.add(
+    "S04", "refuse", "https://docs.axolotl.ai/docs/attention.html (SageAttention 3 is not supported)", stage=Stage.READS
+)
 def sage_3(facts: Facts, run: Run) -> Hit | None:
     if not _SAGE_3.search(facts.implementation):
         return None
@@ -117,7 +119,9 @@ def _s2(facts: Facts) -> bool:
     return facts.on("s2_attention") and not facts.pack
 
 
-@rules.add("T01", "refuse", "A16 monkeypatch/llama_attn_hijack_flash.py (flashattn_forward_with_s2attn)", OLD, Stage.BATCHES)
+@rules.add(
+    "T01", "refuse", "A16 monkeypatch/llama_attn_hijack_flash.py (flashattn_forward_with_s2attn)", OLD, Stage.BATCHES
+)
 def s2_attributes(facts: Facts, run: Run) -> Hit | None:
     if not _s2(facts) or not facts.on("flash_attention") or not facts.like_llama:
         return None

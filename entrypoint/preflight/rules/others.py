@@ -12,7 +12,9 @@ from entrypoint.preflight.software import at_least
 rules: Final = Rules()
 
 
-@rules.add("E01", "refuse", "A19 loaders/patch_manager.py:401; torchao 0.17 prototype/attention/__init__.py", NEW, Stage.TRAINS)
+@rules.add(
+    "E01", "refuse", "A19 loaders/patch_manager.py:401; torchao 0.17 prototype/attention/__init__.py", NEW, Stage.TRAINS
+)
 def fp8_is_plain_sdpa(facts: Facts, run: Run) -> Hit | None:
     if facts.implementation != "fp8":
         return None
@@ -45,7 +47,12 @@ def fp8_training(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="fp8", why=why, instead="fp8: false")
 
 
-@rules.add("E04", "refuse", "A16 utils/schemas/validation.py:208, A19 :205 (check_scaling_softmax_requires_flex)", stage=Stage.READS)
+@rules.add(
+    "E04",
+    "refuse",
+    "A16 utils/schemas/validation.py:208, A19 :205 (check_scaling_softmax_requires_flex)",
+    stage=Stage.READS,
+)
 def scaling_softmax(facts: Facts, run: Run) -> Hit | None:
     flex = run.name == "flex_attention" if facts.axolotl in NEW else facts.on("flex_attention")
     if not facts.on("scaling_softmax") or flex:

@@ -7,12 +7,17 @@ from typing import Final
 from entrypoint.preflight.facts import FLASH, NEW, OLD, Facts, Stage
 from entrypoint.preflight.families import MROPE
 from entrypoint.preflight.kernel import PACKING, Run
-from entrypoint.preflight.rule import Hit, Rules
+from entrypoint.preflight.rule import Hit, Level, Rules
 
 rules: Final = Rules()
 
 _LEAK: Final = "packed documents see each other, and the loss falls all the same"
 _ONE_ROW: Final = (*FLASH, "xformers")
+
+
+def _certainty(run: Run) -> Level:
+    """A model that is not known may be Gemma 3, whose mask Axolotl takes away for packing whatever attention runs."""
+    return "refuse" if run.isolated is False else "warn"
 
 
 @rules.add("P01", "refuse", "A16 core/builders/causal.py:260; https://github.com/axolotl-ai-cloud/axolotl/pull/3796",
@@ -21,7 +26,7 @@ def mask_is_kept(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or run.isolated or facts.implementation or facts.on("sage_attention"):
         return None
     why = f"Axolotl 0.16.1 keeps the padding mask of packed rows under {run.asked}: {_LEAK}."
-    return Hit(key="sample_packing", why=why)
+    return Hit(key="sample_packing", why=why, level=_certainty(run))
 
 
 @rules.add("P02", "refuse", "A16 core/builders/causal.py:260", OLD, Stage.BATCHES)
@@ -29,7 +34,7 @@ def name_without_boolean(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or run.isolated or not facts.implementation:
         return None
     why = f"Axolotl 0.16.1 packs by its booleans, and attn_implementation is none of them: {_LEAK}."
-    return Hit(key="attn_implementation", why=why)
+    return Hit(key="attn_implementation", why=why, level=_certainty(run))
 
 
 @rules.add("P03", "refuse", "A19 utils/schemas/config.py:1506 (attn_decontaminates_packing)", NEW, Stage.BATCHES)
@@ -37,7 +42,8 @@ def packed_without_a_key(facts: Facts, run: Run) -> Hit | None:
     asked = facts.implementation or facts.booleans or facts.on("gemma4_hybrid_attn_impl")
     if not facts.pack or run.isolated or asked:
         return None
-    return Hit(key="sample_packing", why=f"Without attn_implementation Axolotl 0.19.0 keeps the padding mask: {_LEAK}.")
+    why = f"Without attn_implementation Axolotl 0.19.0 keeps the padding mask: {_LEAK}."
+    return Hit(key="sample_packing", why=why, level=_certainty(run))
 
 
 @rules.add("P04", "refuse", "A19 utils/schemas/enums.py:142", NEW, Stage.BATCHES)
@@ -45,7 +51,7 @@ def packed_with_another(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or run.isolated or not facts.implementation:
         return None
     why = f"Axolotl 0.19.0 does not keep documents apart with {facts.implementation}: {_LEAK}."
-    return Hit(key="attn_implementation", why=why)
+    return Hit(key="attn_implementation", why=why, level=_certainty(run))
 
 
 @rules.add("P05", "refuse", "A16 utils/schemas/validation.py:708, A19 :706", stage=Stage.READS)
@@ -61,7 +67,9 @@ def packed_rl(facts: Facts, run: Run) -> Hit | None:
 def rows_of_their_own(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or not facts.on("multipack_real_batches") or facts.rows <= 1 or run.kernel not in _ONE_ROW:
         return None
-    why = f"With multipack_real_batches a batch has {facts.rows} rows, and {run.kernel} takes rows for unpacked: {_LEAK}."
+    why = (
+        f"With multipack_real_batches a batch has {facts.rows} rows, and {run.kernel} takes rows for unpacked: {_LEAK}."
+    )
     return Hit(key="multipack_real_batches", why=why, instead="multipack_real_batches: false")
 
 
@@ -73,7 +81,9 @@ def unpadded_rows(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="pad_to_sequence_len", why=why, instead="pad_to_sequence_len: true")
 
 
-@rules.add("P08", "refuse", "A19 monkeypatch/models/falcon_h1 (its imports); A16 has no such patch", stage=Stage.BATCHES)
+@rules.add(
+    "P08", "refuse", "A19 monkeypatch/models/falcon_h1 (its imports); A16 has no such patch", stage=Stage.BATCHES
+)
 def state_crosses(facts: Facts, run: Run) -> Hit | None:
     kind = facts.model.type if facts.model else ""
     old = facts.axolotl in OLD
@@ -89,7 +99,9 @@ def state_crosses(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="sample_packing", why=why, instead="sample_packing: false")
 
 
-@rules.add("P09", "warn", "https://github.com/axolotl-ai-cloud/axolotl/pull/3817 (a comment; not run)", stage=Stage.BATCHES)
+@rules.add(
+    "P09", "warn", "https://github.com/axolotl-ai-cloud/axolotl/pull/3817 (a comment; not run)", stage=Stage.BATCHES
+)
 def positions_of_images(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or facts.model is None or not {facts.model.type, facts.model.text_type} & MROPE:
         return None
@@ -101,35 +113,52 @@ def positions_of_images(facts: Facts, run: Run) -> Hit | None:
 def window_lost(facts: Facts, run: Run) -> Hit | None:
     model = facts.model
     off = facts.get("sdpa_varlen") is False
-    if not facts.pack or run.kernel != "sdpa" or model is None or not model.wrapped or not model.window or off:
+    if not _varlen(facts, run) or model is None or not model.wrapped or not model.window or off:
         return None
-    why = "Axolotl looks for the sliding window at config.json's top level, and this model's is in text_config: packed rows may lose it."
+    why = (
+        "Axolotl looks for a sliding window at config.json's top level, and this model's is in text_config: packed rows "
+        "may lose it."
+    )
     return Hit(key="attn_implementation", why=why, instead="sdpa_varlen: false")
+
+
+def _varlen(facts: Facts, run: Run) -> bool:
+    """Whether 0.19.0 sends packed rows of sdpa through torch's variable-length attention, as far as the key tells."""
+    asked = bool(facts.implementation or facts.booleans)
+    return facts.pack and asked and run.name == "sdpa" and not facts.on_cpu
 
 
 @rules.add("P11", "note", "A19 loaders/patch_manager.py:825", NEW, Stage.BATCHES)
 def varlen_runs(facts: Facts, run: Run) -> Hit | None:
     model = facts.model
-    if not facts.pack or run.kernel != "sdpa" or run.name != "sdpa" or model is None or facts.on_cpu:
+    if not _varlen(facts, run) or model is None:
         return None
     plain = not model.wrapped and not model.window and model.plain_scale and model.head_dim == model.value_dim
     if not plain or (model.head_dim or 999) > 256 or facts.dtype == "fp32" or facts.get("sdpa_varlen") is False:
         return None
-    return Hit(key=run.asked.split(":", 1)[0], why="Packed rows go through torch's variable-length attention.", instead="")
+    return Hit(
+        key=run.asked.split(":", 1)[0], why="Packed rows go through torch's variable-length attention.", instead=""
+    )
 
 
-@rules.add("P12", "note", "A16 utils/schemas/config.py:1400, A19 :1868 (check_sample_packing_w_sdpa_bf16)", stage=Stage.BATCHES)
+@rules.add(
+    "P12", "note", "A16 utils/schemas/config.py:1400, A19 :1868 (check_sample_packing_w_sdpa_bf16)", stage=Stage.BATCHES
+)
 def old_warning(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or facts.dtype != "bf16" or facts.numbers == ():
         return None
-    asked = facts.on("sdp_attention") if facts.axolotl in OLD else run.name == "sdpa"
+    asked = facts.on("sdp_attention") if facts.axolotl in OLD else _varlen(facts, run)
     exempt = facts.numbers == (9, 0) if facts.axolotl in OLD else facts.numbers >= (9, 0)
     if not asked or exempt:
         return None
-    return Hit(why="Axolotl's warning of a loss of 0.0 for sdpa in bf16 is about a fault that torch has mended.", instead="")
+    return Hit(
+        why="Axolotl's warning of a loss of 0.0 for sdpa in bf16 is about a fault that torch has mended.", instead=""
+    )
 
 
-@rules.add("P13", "refuse", "A16 utils/schemas/validation.py:830, A19 :1076 (check_batch_flattening_fa)", stage=Stage.READS)
+@rules.add(
+    "P13", "refuse", "A16 utils/schemas/validation.py:830, A19 :1076 (check_batch_flattening_fa)", stage=Stage.READS
+)
 def flattening_refused(facts: Facts, run: Run) -> Hit | None:
     value = facts.get("batch_flattening")
     if not value or value == "auto":
@@ -160,5 +189,3 @@ def packed_s2(facts: Facts, run: Run) -> Hit | None:
         return None
     why = "Shifted sparse attention does not pack samples, and Axolotl stops."
     return Hit(key="s2_attention", why=why, instead="s2_attention: false")
-
-
