@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Flight:
     run: Run
     findings: tuple[Found, ...]
     notes: tuple[str, ...] = ()
-    allowed: frozenset[str] = field(default_factory=frozenset)
+    allowed: frozenset[str] = frozenset()
 
     @property
     def refusals(self) -> tuple[Found, ...]:
@@ -66,9 +66,7 @@ class Flight:
             "dropped": list(self.facts.config.dropped),
             "axolotl": self.facts.packages.get("axolotl"),
             "rules_known": bool(self.facts.axolotl),
-            "model": None
-            if known is None
-            else {"type": known.type, "head_dim": known.head_dim, "window": known.window},
+            "model": None if known is None else _model(known),
             "capability": self.facts.capability,
             "asked": self.run.asked,
             "runs": self.run.kernel,
@@ -76,6 +74,10 @@ class Flight:
             "findings": [_row(item, item.id in self.allowed) for item in self.findings],
             "notes": list(self.notes),
         }
+
+
+def _model(known: model.Model) -> dict[str, Any]:
+    return {"type": known.type, "head_dim": known.head_dim, "value_dim": known.value_dim, "window": known.window}
 
 
 def _row(item: Found, allowed: bool) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _row(item: Found, allowed: bool) -> dict[str, Any]:
 
 
 def requested(command: Sequence[str], named: str | None, default: str | None) -> Request | None:
-    """The run whose configuration is `named` by the check, or in `command`, or by default (ATTN_CONFIG); None for none."""
+    """The run whose configuration the check has `named`, or `command`, or the default (ATTN_CONFIG); None for none."""
     if named is not None:
         return Request(action="train", config=named)
     request = parse(command)
@@ -103,16 +105,10 @@ def requested(command: Sequence[str], named: str | None, default: str | None) ->
 
 
 def look(
-    request: Request,
-    spec: ImageSpec,
-    devices: Devices,
-    environ: Mapping[str, str],
-    allowed: frozenset[str],
-    packages: Path | None = None,
+    request: Request, spec: ImageSpec, devices: Devices, environ: Mapping[str, str], packages: Path | None = None
 ) -> Flight | None:
-    """The preflight of `request`, whose configuration is named. None for one that is not a file, such as an address.
-
-    Raises ConfigError for a configuration that Axolotl could not read either.
+    """The preflight of `request`, whose configuration is named; None for an https address. What the user allows is the
+    caller's to add. Raises ConfigError for a configuration that Axolotl could not read either.
     """
     path = request.config or ""
     if path.startswith("https://"):
@@ -134,7 +130,7 @@ def look(
     )
     run, findings = judge(facts)
     notes = tuple(filter(None, [_version(facts), _unseen(file, missing, found), _sweep(request)]))
-    return Flight(facts=facts, request=request, run=run, findings=findings, notes=notes, allowed=allowed)
+    return Flight(facts=facts, request=request, run=run, findings=findings, notes=notes)
 
 
 def _version(facts: Facts) -> str:

@@ -122,7 +122,7 @@ def changes(facts: Facts, name: str) -> Iterable[dict[str, Any]]:
 
 
 def _old_packed(name: str) -> list[dict[str, Any]]:
-    """0.16.1 packs by its booleans; flex_attention's leaves the kernel to attn_implementation (core/builders/causal.py)."""
+    """0.16.1 packs by its booleans; flex_attention's leaves the kernel to attn_implementation (causal.py:260)."""
     by_flex: dict[str, Any] = {"flex_attention": True, "attn_implementation": name}
     ways: dict[str, list[dict[str, Any]]] = {
         "flash_attention_2": [{"flash_attention": True}, by_flex],

@@ -36,7 +36,7 @@ PACKING: Final = frozenset(
 )
 # The only release whose head dims and Blackwell backward the rules know.
 KNOWN_FA4: Final = "4.0.0b36"
-# Of gpt_oss, the flash kernels that its class takes; another name becomes the first (_compatible_flash_implementations).
+# The flash kernels that gpt_oss takes; any other name becomes the hub's (_compatible_flash_implementations).
 WITH_SINKS: Final = ("flash_attention_4", "kernels-community/vllm-flash-attn3")
 
 

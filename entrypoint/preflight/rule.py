@@ -31,7 +31,7 @@ Check = Callable[[Facts, Run], Hit | None]
 class Rule:
     """`versions`: the Axolotls it was read in; `stage`: commands that go as far are judged by it; `source`: where.
 
-    In sources, A16 and A19 are src/axolotl/ of Axolotl 0.16.1 and 0.19.0, T55 and T516 transformers/ of 5.5.0 and 5.16.1.
+    In sources, A16 and A19 are src/axolotl/ of Axolotl 0.16.1 and 0.19.0, T55 and T516 transformers 5.5.0 and 5.16.1.
     """
 
     id: str

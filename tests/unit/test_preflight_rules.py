@@ -1,4 +1,4 @@
-"""The rules over a table of configurations, images, GPUs and models (tests/data/preflight), without torch or Axolotl."""
+"""The rules over a table of configurations, images, GPUs and models (tests/data/preflight): no torch, no Axolotl."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_advice_is_never_refused_itself(case: Case) -> None:
 
 
 def test_what_needs_an_unknown_gpu_or_model_is_left_open() -> None:
-    """With less known, no rule refuses that did not refuse before: it only says less, or something about what is unknown."""
+    """With less known, no rule refuses that did not refuse before."""
     for case in CASES:
         known = {item.id for item in judge(case.facts)[1] if item.level == "refuse"}
         for facts in (replace(case.facts, capabilities=()), replace(case.facts, model=None)):

@@ -116,8 +116,8 @@ def window_lost(facts: Facts, run: Run) -> Hit | None:
     if not _varlen(facts, run) or model is None or not model.wrapped or not model.window or off:
         return None
     why = (
-        "Axolotl looks for a sliding window at config.json's top level, and this model's is in text_config: packed rows "
-        "may lose it."
+        "Axolotl looks for a sliding window at config.json's top level, and this model's is in text_config: packed "
+        "rows may lose it."
     )
     return Hit(key="attn_implementation", why=why, instead="sdpa_varlen: false")
 
