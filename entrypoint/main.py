@@ -19,7 +19,7 @@ from entrypoint.devices import Devices, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.report import build, to_json
-from entrypoint.settings import DEFAULT_REPORT, Settings, read
+from entrypoint.settings import AUTO, DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.text import summary, to_text
 
@@ -165,7 +165,11 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
     start.flight = replace(found, allowed=settings.allow)
     if error := start.flight.error():
         raise error
-    return settings if settings.backend_given else replace(settings, backend=found.backend or settings.backend)
+    if not settings.backend_given:
+        return replace(settings, backend=found.backend or settings.backend)
+    if found.backend not in {None, settings.backend} and settings.backend != AUTO:
+        start.notes.append(f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}.")
+    return settings
 
 
 def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:

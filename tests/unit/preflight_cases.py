@@ -38,6 +38,17 @@ class Case:
     say: frozenset[str]
     runs: str | None
     write: str
+    entry: dict[str, Any]
+
+    def question(self) -> dict[str, Any]:
+        """The case as tests/engine/real_axolotl.py takes it."""
+        return {
+            "id": self.id,
+            "values": {**PLAIN, **self.entry["config"], "base_model": "./model"},
+            "flags": self.entry.get("flags", []),
+            "model": models()[self.entry.get("model") or "llama"],
+            "capability": self.facts.capability or "",
+        }
 
 
 def cases() -> Iterator[Case]:
@@ -50,10 +61,9 @@ def cases() -> Iterator[Case]:
 def _of(name: str, entry: dict[str, Any]) -> Iterator[Case]:
     for image in _list(entry["image"]):
         for gpu in _list(entry["gpu"]):
-            say = frozenset(entry["say"])
-            yield Case(
-                f"{name}-{image}-{gpu}", facts(entry, image, gpu), say, entry.get("runs"), entry.get("write", "")
-            )
+            name_of = f"{name}-{image}-{gpu}"
+            expected = frozenset(entry["say"]), entry.get("runs"), entry.get("write", "")
+            yield Case(name_of, facts(entry, image, gpu), *expected, entry)
 
 
 def _list(value: Any) -> list[Any]:
