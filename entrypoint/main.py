@@ -168,7 +168,9 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
     if not settings.backend_given:
         return replace(settings, backend=found.backend or settings.backend)
     if found.backend not in {None, settings.backend} and settings.backend != AUTO:
-        start.notes.append(f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}.")
+        start.notes.append(
+            f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}."
+        )
     return settings
 
 

@@ -13,10 +13,12 @@ from entrypoint.preflight.model import Model
 from entrypoint.spec import ImageSpec
 
 # transformers' version under each Axolotl whose rules are known: the rules hold for both together.
-KNOWN: Final = {"0.16.1": "5.5.0", "0.19.0": "5.16.1"}
+KNOWN: Final = {"0.16.1": "5.5.0", "0.17.0": "5.9.0", "0.19.0": "5.16.1"}
 OLD: Final = ("0.16.1",)
 NEW: Final = ("0.19.0",)
-BOTH: Final = OLD + NEW
+MID: Final = ("0.17.0",)
+NAMED: Final = MID + NEW  # attn_implementation decides, and the booleans are old names of its values
+ALL: Final = OLD + NAMED
 
 # The attention booleans, in the order in which 0.19.0 takes one (utils/schemas/enums.py, LEGACY_ATTN_FLAG_TO_IMPL).
 MEANS: Final = {
@@ -56,6 +58,7 @@ class Facts:
     action: str = "train"
     passed_on: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    mends: frozenset[str] = frozenset()  # what the image changes in its packages, by name
 
     @property
     def axolotl(self) -> str:

@@ -33,27 +33,32 @@ class Family:
 _PLAIN: Final = Family()
 _UNKNOWN_TEXT: Final = Family(lora_text=False)
 _MLA: Final = Family(head_dim=192, value_dim=128, scale="yarn", lora_text=False)
-_SPARSE: Final = Family(flash=False, flex=False, head_dim=192, value_dim=128, scale="yarn")
+_SPARSE: Final = Family(flash=False, flex=False, head_dim=192, value_dim=128, scale="yarn", lora_text=False)
 _NO_FLEX: Final = Family(flex=False)
-_NONE: Final = Family(flash=False, sdpa=False, flex=False)
+_NONE: Final = Family(flash=False, sdpa=False, flex=False, lora_text=False)
 _GRANITE: Final = Family(scale="multiplier")
 
 FAMILIES: Final[dict[str, Family]] = {
-    **dict.fromkeys(("llama", "qwen2", "qwen2_moe", "phimoe", "glm", "glm4", "smollm3", "starcoder2"), _PLAIN),
-    **dict.fromkeys(("seed_oss", "ernie4_5", "ernie4_5_moe", "apertus", "arcee", "exaone4", "mixtral"), _PLAIN),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "ministral3", "mistral3", "llava"), _PLAIN),
-    **dict.fromkeys(("qwen3", "qwen3_moe"), Family(head_dim=128)),
+    **dict.fromkeys(("llama", "qwen2", "qwen2_moe", "phimoe", "smollm3", "starcoder2"), _PLAIN),
+    **dict.fromkeys(("ernie4_5_moe", "apertus", "arcee", "mixtral", "qwen3_moe", "ministral3", "mistral3"), _PLAIN),
+    **dict.fromkeys(("qwen3", "seed_oss", "ernie4_5"), Family(head_dim=128)),
+    "qwen3_vl": Family(flex=False, head_dim=128),
+    # Axolotl finds no attention class of these by its name.
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), Family(flex=False, lora_text=False)),
+    "llava": _UNKNOWN_TEXT,
+    "exaone4": Family(window=4096),
     **dict.fromkeys(("mistral", "ministral"), Family(window=4096)),
     **dict.fromkeys(("phi", "mistral4", "olmo2", "lfm2", "minimax_m2", "gpt_neox", "cohere"), _UNKNOWN_TEXT),
     **dict.fromkeys(("phi3", "glm4_moe"), _UNKNOWN_TEXT),
+    **dict.fromkeys(("glm", "glm4"), Family(head_dim=128)),
     "cohere2": Family(window=4096),
     "olmo3": Family(window=4096, lora_text=False),
     "nemotron": _PLAIN,  # no flex before 5.16.1, and 0.16.1's LoRA kernels do not know it: OVERRIDES
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), _MLA),
     "glm4_moe_lite": Family(head_dim=256, value_dim=256, lora_text=False),
     "deepseek_v32": _SPARSE,
-    "glm_moe_dsa": Family(flash=False, flex=False, head_dim=256, value_dim=256),
-    "deepseek_v4": Family(flash=False, sdpa=False, flex=False, sinks=True),
+    "glm_moe_dsa": Family(flash=False, flex=False, head_dim=256, value_dim=256, lora_text=False),
+    "deepseek_v4": Family(flash=False, sdpa=False, flex=False, head_dim=512, sinks=True, lora_text=False),
     "llama4": Family(flash=False, lora_text=False),
     "gemma": Family(head_dim=256),
     "gemma2": Family(head_dim=256, window=4096, softcap=True, scale="query"),
@@ -63,13 +68,15 @@ FAMILIES: Final[dict[str, Family]] = {
     "gpt_oss": Family(sdpa=False, head_dim=64, window=128, sinks=True),
     **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_moe"), Family(flex=False, head_dim=256)),
     "falcon_h1": Family(flex=False, lora_text=False),
-    **dict.fromkeys(("falcon", "jamba", "bamba", "stablelm"), _NO_FLEX),
+    **dict.fromkeys(("jamba", "bamba"), _NO_FLEX),
+    **dict.fromkeys(("falcon", "stablelm"), Family(flex=False, lora_text=False)),
     **dict.fromkeys(("granite", "granitemoe", "granitemoehybrid"), _GRANITE),
     **dict.fromkeys(("mpt", "bloom", "falcon_mamba"), _NONE),
 }
 # What another version of transformers or of Axolotl has otherwise.
 OVERRIDES: Final[dict[tuple[str, str], Family]] = {
     ("0.16.1", "nemotron"): Family(flex=False, lora_text=False),
+    ("0.17.0", "nemotron"): Family(flex=False, lora_text=False),
 }
 # Layers alternate between full attention and a window, where config.json has no layer_types.
 ALTERNATING: Final = frozenset({"gemma2", "gpt_oss", "gemma3", "gemma3_text", "gemma4", "gemma4_text"})

@@ -127,6 +127,7 @@ def look(
         action=request.action,
         passed_on=request.passed_on,
         environ=environ,
+        mends=frozenset(mend.name for mend in getattr(spec, "mends", ())),
     )
     run, findings = judge(facts)
     notes = tuple(filter(None, [_version(facts), _unseen(file, missing, found), _sweep(request)]))
@@ -137,7 +138,7 @@ def _version(facts: Facts) -> str:
     if facts.axolotl:
         return ""
     here = f"Axolotl {facts.packages.get('axolotl')} with transformers {facts.packages.get('transformers')}"
-    pairs = " and ".join(f"{axolotl} with {transformers}" for axolotl, transformers in KNOWN.items())
+    pairs = ", ".join(f"{axolotl} with {transformers}" for axolotl, transformers in KNOWN.items())
     return f"The run was not judged: the rules know Axolotl {pairs}, and here is {here}."
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from entrypoint.preflight.facts import FLASH, MEANS, NEW, Facts
+from entrypoint.preflight.facts import FLASH, MEANS, NAMED, Facts
 from entrypoint.preflight.kernel import BACKENDS, Run, resolve
 from entrypoint.preflight.rule import LEVELS, Hit, Level, Rule
 from entrypoint.preflight.rules import RULES
@@ -105,7 +105,7 @@ def overlay(facts: Facts, run: Run, fixed_otherwise: frozenset[str] = frozenset(
 
 def changes(facts: Facts, name: str) -> Iterable[dict[str, Any]]:
     """How a configuration asks for the attention `name`, the best way first."""
-    if facts.axolotl in NEW:
+    if facts.axolotl in NAMED:
         wanted: list[dict[str, Any]] = [{"attn_implementation": name}]
     elif facts.pack:
         wanted = _old_packed(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from entrypoint.preflight.facts import FLASH, MEANS, NEW, OLD, Facts
+from entrypoint.preflight.facts import FLASH, MEANS, MID, NEW, OLD, Facts
 from entrypoint.preflight.software import at_least
 
 # The package of each kernel, and the backend of an image that holds it.
@@ -34,6 +34,9 @@ PACKING: Final = frozenset(
     {*FLASH, "flash_attention_torch", "flex_attention", "xformers", "sage"}
     | {f"kernels-community/{name}" for name in ("flash-attn2", "flash-attn3", "sage-attention")}
 )
+# Mends of an image that change what its Axolotl 0.17.0 does.
+MEND_FA4: Final = "axolotl-flash-attention-4"
+MEND_MASK: Final = "axolotl-packing-without-mask"
 # The only release whose head dims and Blackwell backward the rules know.
 KNOWN_FA4: Final = "4.0.0b36"
 # The flash kernels that gpt_oss takes; any other name becomes the hub's (_compatible_flash_implementations).
@@ -68,6 +71,8 @@ def resolve(facts: Facts) -> Run:
     """What runs. For an Axolotl that is not known, only what was asked for is told."""
     if facts.axolotl in OLD:
         return _old(facts)
+    if facts.axolotl in MID:
+        return _mid(facts)
     if facts.axolotl in NEW:
         return _new(facts)
     asked, name = _asked(facts, tuple(MEANS))
@@ -139,14 +144,39 @@ def takeover(facts: Facts, name: str) -> bool | None:
     return facts.major in {9, 10, 11} and dims_fit_fa4(facts)
 
 
+# --- 0.17.0 -------------------------------------------------------------------------------------------------------
+
+
+def _mid(facts: Facts) -> Run:
+    """0.19.0's keys; FlashAttention 4 is put under the names of 2 and 3, as in 0.16.1, and here it works."""
+    asked, name = _named(facts)
+    fits: bool | None = name in FLASH[:2] and facts.has("flash-attn-4") and not facts.on_cpu and not facts.on_amd
+    if fits:
+        fits = None if facts.major is None else facts.major in {9, 10, 11} and dims_fit_fa4(facts)
+    own = _hub(facts, name, "sdpa" if name == "fp8" else name)
+    kernel = own if not fits or own != name else "flash_attention_4"
+    return Run(
+        asked=asked,
+        name=name,
+        kernel=None if fits is None and own == name else kernel,
+        upgraded=kernel == "flash_attention_4" != name,
+        isolated=_mid_apart(facts, asked, name) if facts.pack else None,
+    )
+
+
+def _mid_apart(facts: Facts, asked: str, name: str) -> bool | None:
+    """core/builders/causal.py:260, where attn_supports_packing (utils/schemas/config.py:1405) drops the mask."""
+    by_key = not asked.startswith("model_kwargs") and asked != "nothing"
+    packs = by_key and name in PACKING and (name != "flash_attention_4" or MEND_FA4 in facts.mends)
+    mended = MEND_MASK in facts.mends and (not by_key or name in {"sdpa", "eager"})
+    return packs or mended or _loses_mask(facts)
+
+
 # --- 0.19.0 -------------------------------------------------------------------------------------------------------
 
 
 def _new(facts: Facts) -> Run:
-    hybrid = facts.on("gemma4_hybrid_attn_impl") and not facts.implementation and not facts.booleans
-    asked, name = _asked(facts, tuple(MEANS))
-    if hybrid:
-        asked, name = "gemma4_hybrid_attn_impl: true", "flash_attention_2"
+    asked, name = _named(facts)
     usable = fa4_usable(facts) if name in FLASH[:2] else False
     kernel: str | None = "sdpa" if name == "fp8" else name
     if usable is None:
@@ -155,6 +185,13 @@ def _new(facts: Facts) -> Run:
         kernel = "flash_attention_4"
     isolated = _decontaminates(facts, name) if facts.pack else None
     return Run(asked=asked, name=name, kernel=_hub(facts, name, kernel), upgraded=bool(usable), isolated=isolated)
+
+
+def _named(facts: Facts) -> tuple[str, str]:
+    """What decides where attn_implementation does (utils/schemas/config.py, normalize_attn_implementation)."""
+    if facts.on("gemma4_hybrid_attn_impl") and not facts.implementation and not facts.booleans:
+        return "gemma4_hybrid_attn_impl: true", "flash_attention_2"
+    return _asked(facts, tuple(MEANS))
 
 
 def _decontaminates(facts: Facts, name: str) -> bool | None:

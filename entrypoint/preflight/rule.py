@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from entrypoint.preflight.facts import BOTH, Facts, Stage
+from entrypoint.preflight.facts import ALL, Facts, Stage
 from entrypoint.preflight.kernel import Run
 
 Level = Literal["refuse", "warn", "note"]
@@ -52,7 +52,7 @@ class Rules:
         return iter(self.all)
 
     def add(
-        self, name: str, level: Level, source: str, versions: tuple[str, ...] = BOTH, stage: Stage = Stage.LOADS
+        self, name: str, level: Level, source: str, versions: tuple[str, ...] = ALL, stage: Stage = Stage.LOADS
     ) -> Callable[[Check], Check]:
         """A decorator for the function that is the rule's condition and its words."""
 

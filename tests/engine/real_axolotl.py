@@ -90,7 +90,7 @@ def asked(cfg: Any) -> str | None:
 
 
 def family(model_type: str) -> dict[str, Any]:
-    """What transformers' class of a model type takes, its configuration's defaults, and whether LoRA kernels know it."""
+    """What transformers' class of a model type takes, its fixed defaults, and whether LoRA kernels know its code."""
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -102,12 +102,15 @@ def family(model_type: str) -> dict[str, Any]:
     chosen = next(filter(None, classes), None)
     text = config.get_text_config()
     facts = {key: default_of(text, key) for key in ("head_dim", "v_head_dim", "sliding_window", "layer_types")}
+    with contextlib.suppress(Exception):  # a width that follows from others is no default: these give 48
+        facts["head_dim"] = default_of(type(text)(hidden_size=768, num_attention_heads=16), "head_dim")
     flags = ("_supports_flash_attn", "_supports_sdpa", "_supports_flex_attn")
     return {
         "known": chosen is not None,
         "takes": [bool(getattr(chosen, flag, False)) for flag in flags],
         "lora_text": lora_text(model_type),
-        **{**facts, "layer_types": sorted(set(facts["layer_types"] or ()))},
+        **facts,
+        "layer_types": sorted(set(facts["layer_types"] or ())),
     }
 
 

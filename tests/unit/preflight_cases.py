@@ -77,18 +77,21 @@ def facts(entry: dict[str, Any], image: str, gpu: str) -> Facts:
     lines = {key: number for number, key in enumerate({**PLAIN, **entry["config"]}, 1)}
     flags = frozenset(key for key, _ in entry.get("flags", ())) - set(dropped)
     config = Config(path="config.yml", values=values, lines=lines, set_by_flag=flags, dropped=dropped)
-    packages = {**installed(image), **entry.get("packages", {})}
+    version = entry.get("axolotl", AXOLOTL[image_spec.platform])
+    own = {"axolotl": version, "transformers": KNOWN[version]}
+    packages = {**installed(image), **own, **entry.get("packages", {})}
     capabilities = tuple(GPUS[kind] for kind in gpu.split("+") if GPUS[kind])
     raw = models()[entry["model"]] if entry.get("model") else None
     return Facts(
         config=config,
         spec=image_spec,
         packages={name: version for name, version in packages.items() if version},
-        model=None if raw is None else build(raw, config, AXOLOTL[image_spec.platform]),
+        model=None if raw is None else build(raw, config, version),
         capabilities=capabilities,
         action=entry.get("action", "train"),
         passed_on=tuple(entry.get("passed_on", ())),
         environ=entry.get("environ", {}),
+        mends=frozenset(entry.get("mends", ())),
     )
 
 
@@ -110,12 +113,13 @@ def installed(image: str) -> dict[str, str]:
     lock = ROOT / f"docker/locks/{'cu128' if image_spec.platform == 'rocm' else image_spec.platform}-axolotl.txt"
     pinned = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\]+)", lock.read_text(), re.MULTILINE))
     kernels = {"flash-attn", "flash-attn-3", "flash-attn-4", "sageattention", "xformers"}
-    version = AXOLOTL[image_spec.platform]
+    # Axolotl up to 0.16.1 needs FlashAttention 2 beside these, and it may be beside them in any image.
+    narrow = image.startswith(("fa4", "sage", "xformers")) and "base" not in image
+    beside = {"flash-attn": "2.8.3.post2"} if narrow else {}
     return {
         **{name: found for name, found in pinned.items() if name not in kernels},
+        **beside,
         **image_spec.packages,
-        "axolotl": version,
-        "transformers": KNOWN[version],
     }
 
 

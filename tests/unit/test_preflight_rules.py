@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from entrypoint.preflight.facts import BOTH, KNOWN, Stage
+from entrypoint.preflight.facts import ALL, KNOWN, Stage
 from entrypoint.preflight.judge import Found, advise, apply, judge, overlay
 from entrypoint.preflight.rules import IDS, RULES
 from tests.unit.preflight_cases import Case, cases
@@ -44,8 +44,8 @@ def test_the_table_has_every_rule_of_the_reference_and_is_large_enough() -> None
 
 def test_each_rule_has_one_place_and_its_source() -> None:
     assert len(set(IDS)) == len(IDS)
-    assert all(rule.source and set(rule.versions) <= set(BOTH) for rule in RULES)
-    assert set(BOTH) == set(KNOWN)
+    assert all(rule.source and set(rule.versions) <= set(ALL) for rule in RULES)
+    assert set(ALL) == set(KNOWN)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entrypoint.preflight.facts import FLASH, NEW, OLD, Facts, Stage
+from entrypoint.preflight.facts import FLASH, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.kernel import Run, dims_fit_fa4, fa4_hangs, fits_fa4, flash_flag
 from entrypoint.preflight.rule import Hit, Rules
 
@@ -49,11 +49,11 @@ def no_takeover(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="flash_attention", why=f"FlashAttention 4 is in this image; here {run.kernel} runs all the same.")
 
 
-@rules.add("F03", "note", "A19 loaders/model.py:857; monkeypatch/attention/flash_attn_4.py:119", NEW)
+@rules.add("F03", "note", "A19 loaders/model.py:857; monkeypatch/attention/flash_attn_4.py:119", NAMED)
 def fa2_becomes_fa4(facts: Facts, run: Run) -> Hit | None:
     if not run.upgraded or run.name != "flash_attention_2":
         return None
-    why = "Axolotl 0.19.0 runs FlashAttention 4 for flash_attention_2 where it can, and here it can."
+    why = f"Axolotl {facts.axolotl} runs FlashAttention 4 for flash_attention_2 where it can, and here it can."
     return Hit(key=_key(facts), why=why, instead="an image without flash-attn-4, to train with FlashAttention 2")
 
 
@@ -61,7 +61,7 @@ def fa2_becomes_fa4(facts: Facts, run: Run) -> Hit | None:
 def fa4_left_out(facts: Facts, run: Run) -> Hit | None:
     if run.name not in _UPGRADED or not _would_hang(facts) or not dims_fit_fa4(facts):
         return None
-    why = f"Axolotl 0.19.0 takes this FlashAttention 4's backward for one that hangs on Blackwell, so {run.name} runs."
+    why = f"Axolotl takes this FlashAttention 4's backward for one that hangs on Blackwell, so {run.name} runs."
     return Hit(key=_key(facts), why=why, instead="")
 
 
@@ -73,7 +73,7 @@ def _would_hang(facts: Facts) -> bool:
 def fa4_may_hang(facts: Facts, run: Run) -> Hit | None:
     if run.name != "flash_attention_4" or not _would_hang(facts):
         return None
-    why = "Axolotl 0.19.0 warns that this FlashAttention 4's backward hangs on Blackwell with CuTe DSL 4.6 and later."
+    why = "Axolotl warns that this FlashAttention 4's backward hangs on Blackwell with CuTe DSL 4.6 and later."
     return Hit(key=_key(facts), why=why)
 
 
@@ -123,7 +123,7 @@ def fa4_pads_values(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=_key(facts), why=why)
 
 
-@rules.add("F10", "refuse", "A19 monkeypatch/attention/flash_attn_4.py:119 (_get_head_dims sees 256)", NEW)
+@rules.add("F10", "refuse", "A19 monkeypatch/attention/flash_attn_4.py:119 (_get_head_dims sees 256)", NAMED)
 def gemma4_full_layers(facts: Facts, run: Run) -> Hit | None:
     if not run.upgraded or not _gemma4(facts) or facts.on("gemma4_hybrid_attn_impl"):
         return None
@@ -135,7 +135,7 @@ def _gemma4(facts: Facts) -> bool:
     return facts.model is not None and facts.model.type in {"gemma4", "gemma4_text"}
 
 
-@rules.add("F11", "warn", "A19 utils/schemas/enums.py:159 (ATTN_IMPLS_USING_FLASH_LIB)", NEW)
+@rules.add("F11", "warn", "A19 utils/schemas/enums.py:159 (ATTN_IMPLS_USING_FLASH_LIB)", NAMED)
 def fa4_without_patches(facts: Facts, run: Run) -> Hit | None:
     kind = facts.model.type if facts.model else ""
     if facts.implementation != "flash_attention_4" or not kind.startswith(_PATCHED):
@@ -154,11 +154,11 @@ def fa3_elsewhere(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=_key(facts), why=why)
 
 
-@rules.add("F13", "note", "A19 loaders/model.py:857", NEW)
+@rules.add("F13", "note", "A19 loaders/model.py:857", NAMED)
 def fa3_becomes_fa4(facts: Facts, run: Run) -> Hit | None:
     if not run.upgraded or run.name != "flash_attention_3":
         return None
-    why = "Axolotl 0.19.0 runs FlashAttention 4 for flash_attention_3 where it can, and here it can."
+    why = f"Axolotl {facts.axolotl} runs FlashAttention 4 for flash_attention_3 where it can, and here it can."
     return Hit(key=_key(facts), why=why, instead="the fa3 image, to train with FlashAttention 3")
 
 

@@ -6,8 +6,8 @@ import difflib
 import re
 from typing import Final
 
-from entrypoint.preflight.facts import FLASH, MEANS, NEW, OLD, Facts, Stage
-from entrypoint.preflight.kernel import Run, default
+from entrypoint.preflight.facts import FLASH, MEANS, MID, NAMED, NEW, OLD, Facts, Stage
+from entrypoint.preflight.kernel import MEND_FA4, Run, default
 from entrypoint.preflight.rule import Hit, Rules
 
 rules: Final = Rules()
@@ -26,6 +26,7 @@ ONLY_NEW: Final = (
     "gemma4_hybrid_attn_impl", "large_head_attention", "sdpa_varlen", "fused_attn_kernel", "selective_checkpointing",
     "flash_attn_d512",
 )  # fmt: skip
+IN_MID: Final = ("gemma4_hybrid_attn_impl", "fused_attn_kernel")
 ATTENTION: Final = (
     *MEANS, "s2_attention", "attn_implementation", "sample_packing", "eval_sample_packing", "pad_to_sequence_len",
     "multipack_real_batches", "batch_flattening", "context_parallel_size", "flex_attn_compile_kwargs", *ONLY_NEW,
@@ -55,31 +56,31 @@ def several_booleans(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=found[1], why=f"{' and '.join(found)} are true; Axolotl 0.16.1 takes one of them and stops at two.")
 
 
-@rules.add("K02", "refuse", "A19 utils/schemas/config.py:1580 (normalize_attn_implementation)", NEW, Stage.READS)
+@rules.add("K02", "refuse", "A19 utils/schemas/config.py:1580 (normalize_attn_implementation)", NAMED, Stage.READS)
 def boolean_with_name(facts: Facts, run: Run) -> Hit | None:
     if not facts.implementation or not facts.booleans:
         return None
     drop = " ".join(f"--no-{key.replace('_', '-')}" for key in facts.booleans)
     return Hit(
         key=facts.booleans[0],
-        why=f"attn_implementation and {' and '.join(facts.booleans)} are both set, which Axolotl 0.19.0 refuses.",
+        why=f"attn_implementation and {' and '.join(facts.booleans)} are both set, and Axolotl {facts.axolotl} stops.",
         instead=f"attn_implementation: {facts.implementation} alone; by the command line: {drop}",
     )
 
 
-@rules.add("K03", "warn", "A19 utils/schemas/config.py:1590", NEW, Stage.READS)
+@rules.add("K03", "warn", "A19 utils/schemas/config.py:1590", NAMED, Stage.READS)
 def first_boolean_wins(facts: Facts, run: Run) -> Hit | None:
     if len(facts.booleans) < 2 or facts.implementation:
         return None
     first, *rest = facts.booleans
     return Hit(
         key=rest[0],
-        why=f"{first} wins over {' and '.join(rest)}, which Axolotl 0.19.0 ignores.",
+        why=f"{first} wins over {' and '.join(rest)}, which Axolotl {facts.axolotl} ignores.",
         instead=f"attn_implementation: {MEANS[first]}, or the one that you mean",
     )
 
 
-@rules.add("K04", "note", "A19 utils/schemas/config.py:790-842", NEW, Stage.READS)
+@rules.add("K04", "note", "A19 utils/schemas/config.py:790-842", NAMED, Stage.READS)
 def old_boolean(facts: Facts, run: Run) -> Hit | None:
     if len(facts.booleans) != 1 or facts.implementation:
         return None
@@ -88,17 +89,26 @@ def old_boolean(facts: Facts, run: Run) -> Hit | None:
     return Hit(key=key, why=why, instead=f"attn_implementation: {MEANS[key]}")
 
 
-@rules.add("K05", "refuse", "A19 utils/schemas/config.py:1611 (validate_attn_implementation)", NEW, Stage.READS)
+@rules.add("K05", "refuse", "A19 utils/schemas/config.py:1611 (validate_attn_implementation)", NAMED, Stage.READS)
 def unknown_value(facts: Facts, run: Run) -> Hit | None:
     value = facts.implementation
-    if not value or value in VALUES or "/" in value:
+    known = values(facts)
+    if not value or value in known or "/" in value:
         return None
     near = ALIASES.get(value) or _near(value)
     return Hit(
         key="attn_implementation",
-        why=f"Axolotl 0.19.0 has no attention {value!r}.",
-        instead=f"attn_implementation: {near}" if near else f"one of {', '.join(VALUES)}",
+        why=f"Axolotl {facts.axolotl} has no attention {value!r}.",
+        instead=f"attn_implementation: {near}" if near else f"one of {', '.join(known)}",
     )
+
+
+def values(facts: Facts) -> tuple[str, ...]:
+    """What this Axolotl takes; 0.17.0 learns of FlashAttention 4 by a mend of the image."""
+    if facts.axolotl in NEW:
+        return VALUES
+    later = {"flash_attention_torch"} | ({"flash_attention_4"} if MEND_FA4 not in facts.mends else set())
+    return tuple(value for value in VALUES if value not in later)
 
 
 def _near(value: str) -> str | None:
@@ -129,7 +139,7 @@ def not_registered(facts: Facts, run: Run) -> Hit | None:
 def torchs_flash(facts: Facts, run: Run) -> Hit | None:
     if facts.implementation != "flash_attention_torch":
         return None
-    why = "transformers 5.16.1 does not know flash_attention_torch yet, and Axolotl 0.19.0 stops."
+    why = f"transformers 5.16.1 does not know flash_attention_torch yet, and Axolotl {facts.axolotl} stops."
     return Hit(key="attn_implementation", why=why, instead="attn_implementation: sdpa")
 
 
@@ -151,21 +161,22 @@ def _yaml(value: object) -> str:
     )
 
 
-@rules.add("K09", "warn", "A16 utils/schemas/config.py (no such fields)", OLD, Stage.READS)
+@rules.add("K09", "warn", "A16 utils/schemas/config.py (no such fields)", OLD + MID, Stage.READS)
 def of_a_later_version(facts: Facts, run: Run) -> Hit | None:
-    found = [key for key in ONLY_NEW if facts.get(key) is not None]
+    here = IN_MID if facts.axolotl in MID else ()
+    found = [key for key in ONLY_NEW if facts.get(key) is not None and key not in here]
     if not found:
         return None
-    why = f"{' and '.join(found)} came after Axolotl 0.16.1, which ignores what it does not know."
+    why = f"{' and '.join(found)} came after Axolotl {facts.axolotl}, which ignores what it does not know."
     return Hit(key=found[0], why=why, instead="an image whose Axolotl is 0.19.0 (cu130), or without the key")
 
 
-@rules.add("K10", "refuse", "A19 utils/schemas/deprecated.py", NEW, Stage.READS)
+@rules.add("K10", "refuse", "A19 utils/schemas/deprecated.py", NAMED, Stage.READS)
 def removed(facts: Facts, run: Run) -> Hit | None:
     found = [key for key in ("s2_attention", "flash_attn_rms_norm") if facts.on(key)]
     if not found:
         return None
-    why = f"Axolotl 0.19.0 has removed {' and '.join(found)}, and stops."
+    why = f"Axolotl {facts.axolotl} has removed {' and '.join(found)}, and stops."
     return Hit(key=found[0], why=why, instead=None if found[0] == "s2_attention" else "nothing in its place")
 
 
@@ -229,7 +240,7 @@ def in_model_kwargs(facts: Facts, run: Run) -> Hit | None:
 def not_a_boolean(facts: Facts, run: Run) -> Hit | None:
     for key in (*MEANS, "sample_packing", "pad_to_sequence_len", "eval_sample_packing", "multipack_real_batches"):
         value = facts.get(key)
-        ignored = facts.axolotl in NEW and key in MEANS  # taken by truth, and dropped before types are checked
+        ignored = facts.axolotl in NAMED and key in MEANS  # taken by truth, and dropped before types are checked
         if ignored or value is None or isinstance(value, bool) or value in (0, 1):
             continue
         if not isinstance(value, str) or value.lower() not in _WORDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entrypoint.preflight.facts import NEW, OLD, Facts, Stage
+from entrypoint.preflight.facts import MID, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.kernel import WITH_SINKS, Run
 from entrypoint.preflight.rule import Hit, Rules
 
@@ -112,14 +112,14 @@ def sequence_len(facts: Facts) -> int:
 )
 def gemma4_under_fa2(facts: Facts, run: Run) -> Hit | None:
     gemma4 = _type(facts) in {"gemma4", "gemma4_text"}
-    hybrid = facts.on("gemma4_hybrid_attn_impl") and facts.axolotl in NEW
+    hybrid = facts.on("gemma4_hybrid_attn_impl") and facts.axolotl in NAMED
     if not gemma4 or run.kernel != "flash_attention_2" or hybrid:
         return None
     why = "Gemma 4's full layers have head_dim 512, and FlashAttention 2 ends at 256."
-    return Hit(key=_key(run), why=why, instead="gemma4_hybrid_attn_impl: true" if facts.axolotl in NEW else None)
+    return Hit(key=_key(run), why=why, instead="gemma4_hybrid_attn_impl: true" if facts.axolotl in NAMED else None)
 
 
-@rules.add("M10", "refuse", "A19 utils/schemas/config.py:1565 (normalize_attn_implementation)", NEW, Stage.READS)
+@rules.add("M10", "refuse", "A19 utils/schemas/config.py:1565 (normalize_attn_implementation)", NAMED, Stage.READS)
 def hybrid_with_another(facts: Facts, run: Run) -> Hit | None:
     if not facts.on("gemma4_hybrid_attn_impl") or facts.implementation in {"", "flash_attention_2"}:
         return None
@@ -168,7 +168,7 @@ def unknown_lora_text(facts: Facts, run: Run) -> Hit | None:
     family = facts.model.family if facts.model else None
     if family is None or family.lora_text or not _lora_kernels(facts):
         return None
-    why = f"Axolotl's LoRA kernels do not know the attention code of {_type(facts)}: Original QKV code not found."
+    why = f"Axolotl's LoRA kernels do not know the attention code of {_type(facts)}, and stop."
     key = next((key for key in _LORA_KERNELS if facts.on(key)), "adapter")
     return Hit(key=key, why=why, instead="lora_qkv_kernel: false and lora_o_kernel: false")
 
@@ -177,7 +177,7 @@ def _lora_kernels(facts: Facts) -> bool:
     """Whether patch_self_attn_lora runs: asked for, or switched on by Axolotl (check_auto_enable_lora_kernels)."""
     if facts.get("adapter") not in {"lora", "qlora"}:
         return False
-    old = facts.axolotl in OLD
+    old = facts.axolotl in OLD + MID
     if old and facts.on("lora_dropout"):
         return False
     if any(facts.get(key) is not None for key in _LORA_KERNELS):

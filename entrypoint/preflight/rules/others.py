@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entrypoint.preflight.facts import NEW, Facts, Stage
+from entrypoint.preflight.facts import NAMED, NEW, Facts, Stage
 from entrypoint.preflight.kernel import Run
 from entrypoint.preflight.rule import Hit, Rules
 from entrypoint.preflight.software import at_least
@@ -13,21 +13,30 @@ rules: Final = Rules()
 
 
 @rules.add(
-    "E01", "refuse", "A19 loaders/patch_manager.py:401; torchao 0.17 prototype/attention/__init__.py", NEW, Stage.TRAINS
+    "E01",
+    "refuse",
+    "A19 loaders/patch_manager.py:401; torchao 0.17 prototype/attention/__init__.py",
+    NAMED,
+    Stage.TRAINS,
 )
 def fp8_is_plain_sdpa(facts: Facts, run: Run) -> Hit | None:
     if facts.implementation != "fp8":
         return None
-    why = "Axolotl 0.19.0 throws torchao's 8-bit attention away, so plain sdpa trains; torchao's has no backward."
+    why = "Axolotl throws torchao's 8-bit attention away, so plain sdpa trains; torchao's has no backward."
     return Hit(key="attn_implementation", why=why)
 
 
-@rules.add("E02", "refuse", "A19 utils/schemas/config.py:1900; torchao 0.17 prototype/attention", NEW)
+@rules.add("E02", "refuse", "A19 utils/schemas/config.py:1900; torchao 0.17 prototype/attention", NAMED, Stage.READS)
 def fp8_elsewhere(facts: Facts, run: Run) -> Hit | None:
+    """The first two at validation; what torchao refuses, when the model is loaded."""
     if facts.implementation != "fp8":
         return None
     if not at_least(facts.packages, "torch", 2, 11):
         why = "Axolotl's 8-bit attention needs torch 2.11."
+    elif facts.numbers and facts.numbers < (9, 0):
+        why = f"Axolotl's 8-bit attention needs compute capability 9.0, and this GPU has {facts.capability}."
+    elif facts.stage is Stage.READS:
+        return None
     elif not facts.has("flash-attn-3"):
         why = "torchao's 8-bit attention needs FlashAttention 3, which is not in this image."
     elif facts.capability not in {None, "9.0"}:
@@ -54,10 +63,10 @@ def fp8_training(facts: Facts, run: Run) -> Hit | None:
     stage=Stage.READS,
 )
 def scaling_softmax(facts: Facts, run: Run) -> Hit | None:
-    flex = run.name == "flex_attention" if facts.axolotl in NEW else facts.on("flex_attention")
+    flex = run.name == "flex_attention" if facts.axolotl in NAMED else facts.on("flex_attention")
     if not facts.on("scaling_softmax") or flex:
         return None
-    write = "attn_implementation: flex_attention" if facts.axolotl in NEW else "flex_attention: true"
+    write = "attn_implementation: flex_attention" if facts.axolotl in NAMED else "flex_attention: true"
     return Hit(key="scaling_softmax", why="scaling_softmax needs FlexAttention, and Axolotl stops.", instead=write)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entrypoint.preflight.facts import FLASH, NEW, OLD, Facts, Stage
+from entrypoint.preflight.facts import FLASH, MID, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.families import MROPE
 from entrypoint.preflight.kernel import PACKING, Run
 from entrypoint.preflight.rule import Hit, Level, Rules
@@ -21,11 +21,13 @@ def _certainty(run: Run) -> Level:
 
 
 @rules.add("P01", "refuse", "A16 core/builders/causal.py:260; https://github.com/axolotl-ai-cloud/axolotl/pull/3796",
-           OLD, Stage.BATCHES)  # fmt: skip
+           OLD + MID, Stage.BATCHES)  # fmt: skip
 def mask_is_kept(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or run.isolated or facts.implementation or facts.on("sage_attention"):
         return None
-    why = f"Axolotl 0.16.1 keeps the padding mask of packed rows under {run.asked}: {_LEAK}."
+    if facts.axolotl in MID and not facts.booleans:
+        return None  # P03's
+    why = f"Axolotl {facts.axolotl} keeps the padding mask of packed rows under {run.asked}: {_LEAK}."
     return Hit(key="sample_packing", why=why, level=_certainty(run))
 
 
@@ -37,20 +39,20 @@ def name_without_boolean(facts: Facts, run: Run) -> Hit | None:
     return Hit(key="attn_implementation", why=why, level=_certainty(run))
 
 
-@rules.add("P03", "refuse", "A19 utils/schemas/config.py:1506 (attn_decontaminates_packing)", NEW, Stage.BATCHES)
+@rules.add("P03", "refuse", "A19 utils/schemas/config.py:1506 (attn_decontaminates_packing)", NAMED, Stage.BATCHES)
 def packed_without_a_key(facts: Facts, run: Run) -> Hit | None:
     asked = facts.implementation or facts.booleans or facts.on("gemma4_hybrid_attn_impl")
     if not facts.pack or run.isolated or asked:
         return None
-    why = f"Without attn_implementation Axolotl 0.19.0 keeps the padding mask: {_LEAK}."
+    why = f"Without attn_implementation Axolotl {facts.axolotl} keeps the padding mask: {_LEAK}."
     return Hit(key="sample_packing", why=why, level=_certainty(run))
 
 
-@rules.add("P04", "refuse", "A19 utils/schemas/enums.py:142", NEW, Stage.BATCHES)
+@rules.add("P04", "refuse", "A19 utils/schemas/enums.py:142", NAMED, Stage.BATCHES)
 def packed_with_another(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or run.isolated or not facts.implementation:
         return None
-    why = f"Axolotl 0.19.0 does not keep documents apart with {facts.implementation}: {_LEAK}."
+    why = f"Axolotl {facts.axolotl} does not keep documents apart with {facts.implementation}: {_LEAK}."
     return Hit(key="attn_implementation", why=why, level=_certainty(run))
 
 
@@ -82,7 +84,11 @@ def unpadded_rows(facts: Facts, run: Run) -> Hit | None:
 
 
 @rules.add(
-    "P08", "refuse", "A19 monkeypatch/models/falcon_h1 (its imports); A16 has no such patch", stage=Stage.BATCHES
+    "P08",
+    "refuse",
+    "A19 monkeypatch/models/falcon_h1 (its imports); A16 has no such patch",
+    versions=OLD + NEW,
+    stage=Stage.BATCHES,
 )
 def state_crosses(facts: Facts, run: Run) -> Hit | None:
     kind = facts.model.type if facts.model else ""
@@ -148,7 +154,7 @@ def old_warning(facts: Facts, run: Run) -> Hit | None:
     if not facts.pack or facts.dtype != "bf16" or facts.numbers == ():
         return None
     asked = facts.on("sdp_attention") if facts.axolotl in OLD else _varlen(facts, run)
-    exempt = facts.numbers == (9, 0) if facts.axolotl in OLD else facts.numbers >= (9, 0)
+    exempt = facts.numbers >= (9, 0) if facts.axolotl in NEW else facts.numbers == (9, 0)
     if not asked or exempt:
         return None
     return Hit(
@@ -165,8 +171,8 @@ def flattening_refused(facts: Facts, run: Run) -> Hit | None:
         return None
     if facts.pack:
         why = "batch_flattening does not go with sample_packing, and Axolotl stops."
-    elif facts.axolotl in NEW and run.name not in PACKING:
-        why = f"batch_flattening needs a kernel that packs, and {run.name} is none for Axolotl 0.19.0."
+    elif facts.axolotl in NAMED and run.name not in PACKING:
+        why = f"batch_flattening needs a kernel that packs, and {run.name} is none for Axolotl {facts.axolotl}."
     elif facts.axolotl in OLD and not facts.on("flash_attention") and run.name not in FLASH:
         why = "batch_flattening needs flash_attention: true, and Axolotl 0.16.1 stops without it."
     else:
