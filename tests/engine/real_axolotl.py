@@ -39,8 +39,16 @@ def main() -> None:
         logging.disable(logging.CRITICAL)
         for case in work["cases"]:
             answers.write(json.dumps({"id": case["id"], **outcome(case)}, default=str) + "\n")
+        answers.write(json.dumps({"fields": fields()}) + "\n")
         for model_type in work["families"]:
             answers.write(json.dumps({"family": model_type, **family(model_type)}, default=str) + "\n")
+
+
+def fields() -> list[str]:
+    """The keys of a configuration that Axolotl knows."""
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    return sorted(AxolotlInputConfig.model_fields)
 
 
 def outcome(case: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +69,13 @@ def outcome(case: dict[str, Any]) -> dict[str, Any]:
         except BaseException as error:  # noqa: BLE001  (whatever it is, it is the outcome)
             return {"error": type(error).__name__, "text": str(error)[:2000]}
         facts = {key: cfg.get(key) for key in KEYS}
-        return {"error": None, **facts, "apart": cfg.get("attn_decontaminates_packing"), "asked": asked(cfg)}
+        return {"error": None, **facts, "apart": apart(cfg), "asked": asked(cfg)}
+
+
+def apart(cfg: Any) -> bool | None:
+    """Whether packed documents are kept apart, as Axolotl has it: its computed field, which 0.17.0 names otherwise."""
+    known = (cfg.get(name) for name in ("attn_decontaminates_packing", "attn_supports_packing"))
+    return next((value for value in known if value is not None), None)
 
 
 def device(capability: str) -> None:
