@@ -39,7 +39,7 @@ NOT_OURS = {
 
 @dataclass(frozen=True)
 class Answers:
-    """What became of the cases in an image (by id) and of the model types; `fields`: the keys that its Axolotl knows."""
+    """What became of the cases in an image, by id, and of model types; `fields`: the keys that its Axolotl knows."""
 
     version: str
     cases: dict[str, dict[str, Any]]
