@@ -17,7 +17,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-KEYS = ("attn_implementation", "flash_attention", "flex_attention", "sdp_attention", "sample_packing", "bf16", "strict")
+KEYS = (
+    "attn_implementation",
+    "flash_attention",
+    "flex_attention",
+    "sdp_attention",
+    "sample_packing",
+    "lora_qkv_kernel",
+)
 # What every configuration needs beside attention.
 REST = {
     "output_dir": "out",

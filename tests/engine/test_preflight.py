@@ -19,7 +19,8 @@ from entrypoint.preflight.families import FAMILIES, family
 from entrypoint.preflight.judge import judge
 from entrypoint.preflight.rules import RULES
 from entrypoint.preflight.rules.keys import misspelt
-from tests.engine.test_images import docker
+from entrypoint.preflight.rules.models import lora_kernels
+from tests.engine.test_images import HARDENED, docker
 from tests.unit.preflight_cases import Case, cases
 
 HERE = Path(__file__).resolve().parent
@@ -129,6 +130,18 @@ def test_whether_packed_documents_are_apart_is_what_axolotl_itself_says(image: s
 
 
 @pytest.mark.parametrize("image", IMAGES)
+def test_axolotl_switches_its_lora_kernels_on_where_the_rules_say_so(image: str) -> None:
+    """Asked for or by itself; up to 0.17.0 a lora_dropout keeps the patch of attention out later."""
+    given = answers(image)
+    asked = [case for case in of(given.version) if case.facts.on("adapter") and not case.facts.on("lora_dropout")]
+    ran = [case for case in asked if not given.cases[case.id]["error"]]
+    told = {case.id: lora_kernels(case.facts) for case in ran}
+
+    assert len(told) > 3
+    assert told == {name: bool(given.cases[name]["lora_qkv_kernel"]) for name in told}
+
+
+@pytest.mark.parametrize("image", IMAGES)
 def test_the_families_are_what_the_classes_say(image: str) -> None:
     """Which attentions a class takes, whether LoRA kernels know its code, its fixed head_dim and window."""
     version = answers(image).version
@@ -166,3 +179,23 @@ def mends(image: str) -> frozenset[str]:
     """The mends that the image's spec names."""
     shown = docker("run", "--rm", "--env=ATTN_CHECK=off", f"axolotl-attn:{image}", "cat", "/opt/attn/image.json").stdout
     return frozenset(mend["name"] for mend in json.loads(shown).get("mends", ()))
+
+
+def test_a_run_of_the_image_is_judged_before_it_starts(sdpa_cpu: str, tmp_path: Path) -> None:
+    """As any user, offline, with a read-only root: 90 and what to write for a bad one, and PASS for a good one."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"model_type": "gemma2", "head_dim": 64}')
+    keys = "base_model: ./model\nmicro_batch_size: 1\ngradient_accumulation_steps: 1\n"
+    (tmp_path / "bad.yml").write_text(keys + "attn_implementation: sdpa\n")
+    (tmp_path / "good.yml").write_text(keys + "attn_implementation: eager\n")
+    run = ("run", "--rm", "--network=none", *HARDENED, f"--volume={tmp_path}:/workspace:ro", sdpa_cpu)
+
+    bad = docker(*run, "axolotl", "train", "bad.yml")
+    assert (bad.returncode, bad.stdout) == (90, "")
+    assert "bad.yml, line 4 [M06]: sdpa drops the softcap 50 of gemma2" in bad.stderr
+
+    good = docker(*run, "check", "--json", "--config", "good.yml")
+    assert good.returncode == 0, good.stderr
+    told = json.loads(good.stdout)["run"]
+    assert (told["axolotl"], told["rules_known"], told["runs"], told["findings"]) == ("0.19.0", True, "eager", [])

@@ -187,7 +187,8 @@ def flash_in_fp32(facts: Facts, run: Run) -> Hit | None:
     if run.kernel not in {*FLASH, "sage"} or facts.dtype != "fp32":
         return None
     why = f"Neither bf16 nor fp16 is on, so the model is in float32, and {run.kernel} takes 16-bit numbers only."
-    return Hit(key="bf16", why=why, instead="bf16: auto")
+    # What bitsandbytes computes in with 4-bit weights has not been looked up.
+    return Hit(key="bf16", why=why, instead="bf16: auto", level="warn" if facts.on("load_in_4bit") else None)
 
 
 @rules.add("F17", "note", "A16 monkeypatch/attention/flash_attn_4.py:36 (the import fails)", OLD)

@@ -166,14 +166,14 @@ def wide_sage(facts: Facts, run: Run) -> Hit | None:
            stage=Stage.TRAINS)  # fmt: skip
 def unknown_lora_text(facts: Facts, run: Run) -> Hit | None:
     family = facts.model.family if facts.model else None
-    if family is None or family.lora_text or not _lora_kernels(facts):
+    if family is None or family.lora_text or not lora_kernels(facts):
         return None
     why = f"Axolotl's LoRA kernels do not know the attention code of {_type(facts)}, and stop."
     key = next((key for key in _LORA_KERNELS if facts.on(key)), "adapter")
     return Hit(key=key, why=why, instead="lora_qkv_kernel: false and lora_o_kernel: false")
 
 
-def _lora_kernels(facts: Facts) -> bool:
+def lora_kernels(facts: Facts) -> bool:
     """Whether patch_self_attn_lora runs: asked for, or switched on by Axolotl (check_auto_enable_lora_kernels)."""
     if facts.get("adapter") not in {"lora", "qlora"}:
         return False
@@ -185,7 +185,8 @@ def _lora_kernels(facts: Facts) -> bool:
     eight_bit = facts.get("adapter") == "lora" and facts.on("load_in_8bit")
     unsloth = old and any(facts.on(key) for key in _UNSLOTH)
     fsdp1 = facts.get("fsdp_config") is not None and str(facts.get("fsdp_version")) != "2"
-    return not (facts.on("rl") or facts.on("trust_remote_code") or eight_bit or unsloth or fsdp1)
+    merges = facts.on("nvfp4_merge_aware")
+    return not (facts.on("rl") or merges or facts.on("trust_remote_code") or eight_bit or unsloth or fsdp1)
 
 
 @rules.add("M16", "note", "T55 and T516 dynamic_module_utils.py")
