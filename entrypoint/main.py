@@ -161,6 +161,10 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
     request = flight.requested(start.command, start.config, settings.config)
     found = request and flight.look(request, start.spec, devices, start.environ)
     if not found:
+        if request or os.path.basename(start.command[0]) != "axolotl":  # `axolotl fetch` has none to judge
+            start.notes.append(
+                "No file of a configuration is in the command, so the run was not judged; ATTN_CONFIG names one."
+            )
         return settings
     start.flight = replace(found, allowed=settings.allow)
     if error := start.flight.error():

@@ -138,6 +138,18 @@ def test_attn_config_names_it_where_the_command_does_not(launcher: ProcessLaunch
     assert axolotl(launcher, GOOD, ATTN_CONFIG=str(other)).code == 0
 
 
+def test_a_run_whose_configuration_is_not_found_is_not_judged_and_says_so(launcher: ProcessLauncher) -> None:
+    """A shell's own words are not read; `axolotl fetch` has no configuration."""
+    program = str(Path(launcher.python).with_name("axolotl"))
+    shell = launcher.run("sh", "-c", f"{program} train {write(launcher, REFUSED)}")
+    assert shell.code == 0
+    assert "the run was not judged; ATTN_CONFIG names one" in shell.stderr
+
+    fetch = launcher.run(program, "fetch", "examples")
+    assert "not judged" not in fetch.stderr
+    assert launcher.run(program, "train", "https://example.org/c.yml").stderr.count("not judged") == 1
+
+
 def test_another_axolotl_is_not_judged(launcher: ProcessLauncher) -> None:
     """It is told, and nothing is refused."""
     packages = next(Path(launcher.python).parents[1].glob("lib/*/site-packages"))
