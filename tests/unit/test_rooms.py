@@ -64,6 +64,8 @@ def test_the_rules_read_no_file_and_start_nothing() -> None:
     ]
     for path in pure:
         assert {name.split(".")[0] for name in imported(path)} & {"subprocess", "pathlib", "sys", "time"} == set(), path
+
+
 def test_no_two_classes_of_the_container_have_one_name() -> None:
     """A name that stands for two things is read as the wrong one."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "entrypoint").rglob("*.py")]
