@@ -16,9 +16,11 @@ case        id, dtype, inputs (their family), seconds, tensors {out, dq, dk, dv,
 case_error  id, reason (exception type and message), out_of_memory (bool)
 first_call  id, seconds (of the first forward and backward of this case's kernel variant, compilation included)
 health      see HEALTH_FIELDS; may come again, each time with all of them: the last one counts
-ceiling     matmul_tflops, seconds (of one product), samples
-bandwidth   gigabytes_per_second (of a device copy, read and written), seconds (of one copy), samples
-speed       id, direction (forward or backward), tflops, seconds (median of one call), samples (every timed call)
+ceiling     matmul_tflops, seconds (of one product), samples, planned; on a GPU alone
+bandwidth   gigabytes_per_second (of a device copy, read and written), seconds (of one copy), samples, planned; on a GPU
+            alone
+speed       id, direction (forward or backward), call (its shape in words), tflops, seconds (median of one call),
+            samples (every timed call), planned (how many samples there were to be: slow calls get fewer)
 kernels     asked (the backend, or one of its kernels, forced, such as sdpa-cudnn; absent: the backend), names (as the
             profiler saw them, long ones cut), observed (what they belong to, in the words of asked; null when no rule
             knows them), recorded (how many events the profiler saw, of attention or not), reason (why the profiler

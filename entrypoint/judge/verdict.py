@@ -37,12 +37,23 @@ def judge(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Finding
 
 
 def _all_right(outcome: Outcome) -> str:
-    best: dict[str, float] = {}
-    for speed in outcome.speeds:
-        best[speed["direction"]] = max(best.get(speed["direction"], 0.0), float(speed["tflops"]))
-    speeds = ", ".join(f"{direction} {tflops:.3g} TFLOP/s" for direction, tflops in best.items())
     right = f"{outcome.backend} is right in {len(outcome.cases)} of {len(outcome.cases)} cases"
+    if outcome.left_out:
+        right += f", {len(outcome.left_out)} left out"
+    speeds = ", ".join(f"{direction} {_fastest(outcome, direction)}" for direction in _directions(outcome))
     return f"{right}; {speeds}." if speeds else f"{right}."
+
+
+def _directions(outcome: Outcome) -> list[str]:
+    return list(dict.fromkeys(speed["direction"] for speed in outcome.speeds))
+
+
+def _fastest(outcome: Outcome, direction: str) -> str:
+    """The best throughput of a GPU; of a CPU, whose TFLOP/s nobody can compare, the time of its call."""
+    speeds = [speed for speed in outcome.speeds if speed["direction"] == direction]
+    if outcome.ceiling is None:
+        return f"{1000.0 * min(float(speed['seconds']) for speed in speeds):.3g} ms"
+    return f"{max(float(speed['tflops']) for speed in speeds):.3g} TFLOP/s"
 
 
 def _mismatch(spec: ImageSpec, outcome: Outcome) -> list[Finding]:

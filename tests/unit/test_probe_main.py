@@ -60,7 +60,7 @@ def test_phases_come_before_what_they_announce(healthy: Any) -> None:
     _, lines = healthy
     phases = [line["name"] for line in lines if line["event"] == "phase"]
     assert list(dict.fromkeys(phases)) == list(PHASES)
-    announced = {"machine": "machine", "case": "correctness", "kernels": "observe", "ceiling": "performance"}
+    announced = {"machine": "machine", "case": "correctness", "kernels": "observe", "speed": "performance"}
     last = ""
     for line in lines:
         last = line["name"] if line["event"] == "phase" else last
@@ -92,17 +92,16 @@ def test_the_first_call_of_each_variant_is_timed_apart(healthy: Any) -> None:
     assert lines[-1]["left_out"] == []
 
 
-def test_speed_ceiling_and_kernels_are_measured(healthy: Any) -> None:
-    """Both directions, their samples, a ceiling, and the kernel that ran."""
+def test_speed_and_kernels_are_measured(healthy: Any) -> None:
+    """Both directions with their samples, no ceiling on a CPU, and the kernel that ran."""
     _, lines = healthy
-    by_event = {line["event"]: line for line in lines}
-    assert by_event["ceiling"]["matmul_tflops"] > 0.0
+    assert not {"ceiling", "bandwidth"} & {line["event"] for line in lines}
     kernels = [line for line in lines if line["event"] == "kernels"]
     assert kernels[0]["asked"] == kernels[0]["observed"] == "sdpa"
     assert all(line["reason"] is None and line["recorded"] > 0 for line in kernels)
     speeds = [line for line in lines if line["event"] == "speed"]
     assert [line["direction"] for line in speeds] == ["forward", "backward"]
-    assert all(line["tflops"] > 0.0 and len(line["samples"]) == 10 for line in speeds)
+    assert all(line["tflops"] > 0.0 and 1 <= len(line["samples"]) <= line["planned"] for line in speeds)
 
 
 def test_events_may_go_to_stdout() -> None:
@@ -177,8 +176,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     short = tuple(replace(case, seqlen=16) for case in cases.startup_cases())
     monkeypatch.setattr(cases, "startup_cases", lambda *_, **__: short)
-    monkeypatch.setattr(performance, "MATMUL_SIZES", {"cpu": 16})
-    monkeypatch.setattr(performance, "COPY_BYTES", {"cpu": 16})
     monkeypatch.setattr(performance, "attention_speeds", lambda *_: iter(()))
     monkeypatch.setattr(observe, "record", lambda *_: observe.Recording(names=(), recorded=0))
 
