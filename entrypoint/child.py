@@ -13,27 +13,43 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from entrypoint.outcome import LOG_TAIL, Outcome
+from entrypoint import activity, devices, limits
+from entrypoint.outcome import LOG_TAIL, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
+# Before the limit the child is watched for so many seconds: one that used this share of a processor was computing.
+WATCHED: Final = 5.0
+COMPUTING: Final = 0.1
 
 OnEvent = Callable[[dict[str, Any]], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a child may take of the machine: `jobs` processes side by side, and `seconds` until it is ended."""
+
+    jobs: int
+    seconds: float
 
 
 class Child:
     """One `python -m entrypoint.probe`. Use as a context manager: leaving it ends the whole process group."""
 
-    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], jobs: int = 1) -> None:
+    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
         self.outcome = Outcome(device=device, backend=backend)
+        self._step_began = time.monotonic()
+        self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
         self._oom_kills = _oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
         command = [sys.executable, "-P", "-m", "entrypoint.probe"]
-        command += ["--backend", backend, "--device", device, "--events", str(write_end), "--jobs", str(jobs)]
+        command += ["--backend", backend, "--device", device, "--events", str(write_end)]
+        command += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}"]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -81,8 +97,10 @@ class Child:
         while True:
             now = time.monotonic()
             if now >= deadline:
-                self.outcome.ending = "timeout"
+                self._timed_out(now)
                 return
+            if self._watched is None and now >= deadline - WATCHED:
+                self._watched = (now, activity.processor_seconds(self._process.pid))
             if exited_at is not None and (now - exited_at > GRACE or not selector.get_map()):
                 self._ended(self._process.returncode)
                 return
@@ -110,9 +128,24 @@ class Child:
             line = bytes(lines[:end])
             del lines[: end + 1]
             event = self.outcome.take(line)
+            if event is not None and event["event"] == "phase":
+                self._step_began = time.monotonic()
             if event is not None and not on_event(event):
                 return False
         return True
+
+    def _timed_out(self, now: float) -> None:
+        """Look, before the child is ended, whether it was computing: a machine may be slow, a child may hang."""
+        session = self._process.pid  # a session of its own, so the number is the child's
+        since, used = self._watched or (now, 0.0)
+        worked = activity.processor_seconds(session) - used > COMPUTING * (now - since)
+        self.outcome.ending = "timeout"
+        self.outcome.overrun = Overrun(
+            lasted=now - self._step_began,
+            computing=worked or activity.at_work(session),
+            processor=devices.processor(),
+            processors=limits.cpus(),
+        )
 
     def _ended(self, code: int) -> None:
         """The child ended before it said that it was done."""

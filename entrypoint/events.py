@@ -25,8 +25,7 @@ kernels     asked (the backend, or one of its kernels, forced, such as sdpa-cudn
             profiler saw them, long ones cut), observed (what they belong to, in the words of asked; null when no rule
             knows them), recorded (how many events the profiler saw, of attention or not), reason (why the profiler
             failed, else null)
-done        seconds {phase name: seconds spent in it}; left_out (ids of the cases that were not run, because compiling
-            them would have taken too long)
+done        seconds {phase name: seconds spent in it}; left_out (ids of all cases that were not run, for want of time)
 
 A case of one of the backend's kernels, forced, has the kernel's name before its id: cudnn:causal-d64. A phase may come
 more than once. A number that is not finite is null, because JSON has none.

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from entrypoint.choice import fits
 from entrypoint.judge.budgets import Weighed, weigh_case
-from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, wrong
+from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, too_slow, wrong
 from entrypoint.judge.health import judge_health
 from entrypoint.judge.speed import judge_speed
-from entrypoint.outcome import Outcome
+from entrypoint.outcome import Outcome, Overrun
 from entrypoint.settings import AUTO, Settings
 from entrypoint.spec import ImageSpec
 
@@ -86,7 +86,11 @@ def _unusable(outcome: Outcome) -> list[Finding]:
 
 
 def _ended(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Finding]:
-    """A child that did not reach its end. A kernel's crash or hang on a GPU is the node's matter, all else is ours."""
+    """A child that did not reach its end.
+
+    A kernel's crash or hang on a GPU is the GPU's matter. Elsewhere one that was computing when its time was up is a
+    machine too slow for the limit. All else is ours.
+    """
     if outcome.ending == "done":
         return []
     where = f"in {outcome.phase}" + (f" ({outcome.detail})" if outcome.detail else "")
@@ -101,7 +105,21 @@ def _ended(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Findin
         what = f"{outcome.backend} {how} {where} on {outcome.gpu.get('name', outcome.device)}{xids}."
         advice = "Start the job on another node, and drain this one until its GPU is tested (dmesg | grep Xid)."
         return [gpu_fault("ended", what, advice)]
-    return [internal(f"The check of {outcome.backend} {how} {where}.")]
+    if outcome.overrun and outcome.overrun.computing:
+        return [_out_of_time(settings, outcome, outcome.overrun, where)]
+    lasted = f", for {outcome.overrun.lasted:.0f} s and without computing" if outcome.overrun else ""
+    return [internal(f"The check of {outcome.backend} {how} {where}{lasted}.")]
+
+
+def _out_of_time(settings: Settings, outcome: Outcome, overrun: Overrun, where: str) -> Finding:
+    """A loop without an end looks the same from outside, so the advice says how to tell it."""
+    processors = f"{overrun.processors} processor{'s' if overrun.processors > 1 else ''}"
+    what = f"This machine is too slow for the limit: after {settings.timeout:g} s (ATTN_TIMEOUT) the check of"
+    what += f" {outcome.backend} was still computing {where}, for {overrun.lasted:.0f} s so far, on {processors} of"
+    what += f" {overrun.processor}."
+    advice = f"Set ATTN_TIMEOUT={3 * settings.timeout:g}, give the container more CPUs (docker run --cpus, Kubernetes:"
+    advice += " resources.requests.cpu), or use another node. If it stops there on a fast machine too, report it."
+    return too_slow(what, advice)
 
 
 def _how(settings: Settings, outcome: Outcome) -> str:
@@ -232,7 +250,8 @@ def notes_of(spec: ImageSpec, outcome: Outcome) -> list[str]:
     """What was not proved, although nothing spoke against it."""
     notes = []
     if outcome.left_out:
-        notes.append(f"Not run, as compiling them takes too long: {', '.join(outcome.left_out)}.")
+        more = "More CPUs, a larger ATTN_TIMEOUT or, with kernels compiled by then, a later start gets to them."
+        notes.append(f"Not run, for want of time: {', '.join(outcome.left_out)}. {more}")
     for asked, kernels in outcome.kernels.items():
         if kernels.get("observed") is None and not kernels.get("recorded") and spec.device == "cuda":
             because = f" ({kernels['reason']})" if kernels.get("reason") else ""

@@ -34,6 +34,9 @@ def phase(name: str, detail: str = "") -> None:
         worker = subprocess.Popen(["sh", "-c", "sleep 600; true", "worker", __file__])
         print(f"worker {worker.pid}", flush=True)
         time.sleep(600)
+    if BEHAVIOUR == f"compute in {name}":
+        while True:  # as a slow machine does, or a loop without an end
+            pass
     if BEHAVIOUR == f"raise in {name}":
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if BEHAVIOUR == f"silent exit in {name}":

@@ -168,9 +168,24 @@ def test_a_child_that_hangs_is_ended_at_the_limit(launcher: Launcher) -> None:
     result = launcher.run("echo", "ran", ATTN_TIMEOUT="1")
 
     assert (result.code, result.stdout) == (95, b"")
-    assert "was not done after 1 s" in first_line(result.stderr)
+    assert "was not done after 1 s (ATTN_TIMEOUT) and hung or waited in correctness" in first_line(result.stderr)
+    assert "without computing" in first_line(result.stderr)
     assert "worker" in launcher.report()["logs"][0]
     wait_until(lambda: launcher.processes() == [])
+
+
+def test_a_machine_that_is_too_slow_is_a_mismatch(launcher: Launcher) -> None:
+    """A child that still computes when its time is up: 91, with the step, the machine, and what to set."""
+    launcher.behave("compute in correctness")
+
+    result = launcher.run("echo", "ran", ATTN_TIMEOUT="3")
+
+    assert (result.code, result.stdout) == (91, b"")
+    assert "after 3 s (ATTN_TIMEOUT) the check of sdpa was still computing in correctness (causal-d64), for" in (
+        first_line(result.stderr)
+    )
+    assert "Set ATTN_TIMEOUT=9" in result.stderr
+    assert launcher.report()["verdict"] == "NOT_CHECKED"
 
 
 def test_a_child_that_is_done_is_not_waited_for(launcher: Launcher) -> None:

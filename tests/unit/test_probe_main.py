@@ -17,6 +17,7 @@ from entrypoint.events import PHASES
 from entrypoint.probe import __main__ as child
 from entrypoint.probe import ahead, backends, cases, device, observe, performance, schedule
 from entrypoint.probe.eventlog import EventLog
+from entrypoint.probe.limit import Limit, Step
 
 ROOT = Path(__file__).parents[2]
 
@@ -281,6 +282,7 @@ def test_compilation_that_takes_too_long_leaves_the_rest_out(quick: None, monkey
     from entrypoint.probe import reference
 
     monkeypatch.setattr(child, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(backends, "cache_variable", lambda name: "A_COMPILERS_CACHE")
     more = (*cases.startup_cases(), replace(cases.BASE[0], id="one-more", head_dim=96))
     monkeypatch.setattr(cases, "startup_cases", lambda capabilities=None, far=False: more)
     lines = probe(monkeypatch, reference.reordered)
@@ -290,6 +292,39 @@ def test_compilation_that_takes_too_long_leaves_the_rest_out(quick: None, monkey
     ]
     assert lines[-1]["left_out"] == ["one-more"]
     assert {line["id"] for line in lines if line["event"] == "case"} >= {case.id for case in cases.BASE}
+
+
+def test_when_time_runs_short_cases_are_left_out_by_name(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine so slow that nothing of the limit is left: the plainest cases still run, the rest is named."""
+    from entrypoint.probe import reference
+
+    backend = backends.Backend(name="sdpa", attention=reference.reordered)
+    monkeypatch.setattr(backends, "load", lambda name, where: backend)
+    stream = io.StringIO()
+    child.probe("sdpa", "cpu", EventLog(stream), limit=Limit(0.0))
+    lines = events(stream.getvalue())
+    run = [line["id"] for line in lines if line["event"] == "case"]
+    assert run == [case.id for case in cases.BASE]
+    assert [*run, *lines[-1]["left_out"]] == [case.id for case in cases.startup_cases()]
+    assert len(lines[-1]["left_out"]) > 0
+
+
+def test_a_limit_ends_compiling_before_correctness() -> None:
+    """So that what was compiled is also checked, and the end comes before the parent's."""
+    clock = iter((1000.0, 1039.0, 1041.0, 1069.0, 1071.0))
+    limit = Limit(100.0, lambda: next(clock))
+    steps: tuple[Step, ...] = ("compile", "compile", "correctness", "correctness")
+    assert [limit.allows(step) for step in steps] == [True, False, True, False]
+
+
+def test_only_what_compiles_has_a_first_call_of_each_variant_on_a_cpu() -> None:
+    """Without a compiler it would double the time of a check; on a GPU a library may compile, so each has one."""
+    torch = pytest.importorskip("torch")
+    sdpa = backends.load("sdpa", torch.device("cpu"))
+    on_cpu, on_gpu = (schedule.plan(sdpa, where, far=False) for where in ("cpu", "cuda"))
+    flex = schedule.plan(replace(sdpa, name="flex"), "cpu", far=False)
+    assert [run.case.id for run in on_cpu.variants] == [case.id for case in cases.BASE]
+    assert len([*on_gpu.variants]) > len([*flex.variants]) > len([*on_cpu.variants])
 
 
 def test_what_a_helper_compiled_is_checked_however_late(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +339,7 @@ def test_what_a_helper_compiled_is_checked_however_late(quick: None, monkeypatch
             return super().finish(seconds) | {"one-more"}
 
     monkeypatch.setattr(child, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(backends, "cache_variable", lambda name: "A_COMPILERS_CACHE")
     added = (replace(cases.BASE[0], id=name, head_dim=head_dim) for name, head_dim in (("one-more", 96), ("two", 80)))
     more = (*cases.startup_cases(), *added)
     monkeypatch.setattr(cases, "startup_cases", lambda capabilities=None, far=False: more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError
 from entrypoint.judge.finding import Code
 from entrypoint.judge.verdict import judge, notes_of
-from entrypoint.outcome import Outcome
+from entrypoint.outcome import Outcome, Overrun
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
 
@@ -337,6 +338,51 @@ def test_an_early_end_is_blamed_on_where_it_was(
     event = {"event": "phase", "name": phase}
 
     assert said(outcome(event, ending=ending, number=number)) == expected
+
+
+OVERRUN = Overrun(lasted=41.6, computing=True, processor="Old CPU", processors=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "phase", "computing", "expected"),
+    [
+        ("cpu", "compile", True, ("NOT_CHECKED", Code.MISMATCH)),
+        ("cpu", "import", True, ("NOT_CHECKED", Code.MISMATCH)),
+        ("cpu", "compile", False, ("NOT_CHECKED", Code.INTERNAL)),
+        ("cuda", "import", True, ("NOT_CHECKED", Code.MISMATCH)),
+        ("cuda", "import", False, ("NOT_CHECKED", Code.INTERNAL)),
+        ("cuda", "compile", True, ("FAIL", Code.GPU_FAULT)),
+    ],
+)
+def test_a_slow_machine_is_told_from_a_hang(
+    device: str, phase: str, computing: bool, expected: tuple[str, Code]
+) -> None:
+    """Who still computes at the limit needs more time or another machine; a kernel on a GPU stays the GPU's matter."""
+    late = outcome({"event": "phase", "name": phase}, ending="timeout")
+    late.overrun = replace(OVERRUN, computing=computing)
+    finding = judge(replace(SPEC, device=device), SETTINGS, late)[0]
+
+    assert (finding.verdict, finding.code) == expected
+
+
+def test_a_slow_machine_is_told_what_was_slow_and_what_to_set() -> None:
+    """The step and how long it had lasted, the machine, and a limit that is three times as long."""
+    late = outcome({"event": "phase", "name": "compile", "detail": "full-d64"}, ending="timeout")
+    late.overrun = OVERRUN
+    finding = judge(replace(SPEC, device="cpu"), SETTINGS, late)[0]
+
+    assert "still computing in compile (full-d64), for 42 s so far, on 2 processors of Old CPU." in finding.what
+    assert "ATTN_TIMEOUT=360" in finding.advice
+
+
+def test_wrong_numbers_lead_before_a_limit_that_was_reached() -> None:
+    """What was measured before time ran out is so all the same."""
+    wrong = {"event": "case", "id": "x", "tensors": HEALTHY | {"out": NUMBERS | {"finite": False}}}
+    late = outcome(wrong, ending="timeout")
+    late.overrun = OVERRUN
+    findings = judge(replace(SPEC, device="cpu"), SETTINGS, late)
+
+    assert [finding.code for finding in findings[:2]] == [Code.WRONG, Code.MISMATCH]
 
 
 def test_the_worst_finding_leads() -> None:
