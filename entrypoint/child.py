@@ -22,7 +22,8 @@ from entrypoint.outcome import LOG_TAIL, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
-# Before the limit the child is watched for so many seconds: one that used this share of a processor was computing.
+# Before the limit the child is watched for so many seconds, of a short limit a quarter: one that used this share of a
+# processor was computing.
 WATCHED: Final = 5.0
 COMPUTING: Final = 0.1
 
@@ -94,12 +95,13 @@ class Child:
     ) -> None:
         """Drain both pipes. Its helpers may hold them open, so the child's own exit ends the wait, not end-of-file."""
         exited_at: float | None = None
+        watched_from = deadline - min(WATCHED, (deadline - time.monotonic()) / 4.0)
         while True:
             now = time.monotonic()
             if now >= deadline:
                 self._timed_out(now)
                 return
-            if self._watched is None and now >= deadline - WATCHED:
+            if self._watched is None and now >= watched_from:
                 self._watched = (now, activity.processor_seconds(self._process.pid))
             if exited_at is not None and (now - exited_at > GRACE or not selector.get_map()):
                 self._ended(self._process.returncode)

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.launcher.launchers import ContainerLauncher, Launcher, ProcessLauncher, wait_until
+from tests.patience import PATIENCE
 
 BYTES = bytes(range(256)) * 16
 
@@ -116,7 +117,7 @@ def test_a_signal_during_the_check_ends_it(launcher: Launcher, signum: signal.Si
     wait_for_word(process, b"correctness")
 
     launcher.signal(process, signum)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 128 + signum
     assert out == b""
@@ -132,7 +133,7 @@ def test_no_process_outlives_an_interrupted_check(launcher: Launcher) -> None:
         wait_until(lambda: any(" worker " in line for line in launcher.processes()))
 
     launcher.signal(process, signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
 
     wait_until(lambda: launcher.processes() == [])
 
@@ -146,7 +147,7 @@ def test_a_signal_after_exec_is_the_commands(launcher: Launcher, signum: signal.
     assert process.stdout.readline() == b"ready\n"
 
     launcher.signal(process, signum)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=PATIENCE)
 
     assert (process.returncode, out) == (33, b"caught\n")
 

@@ -18,6 +18,7 @@ from entrypoint.probe import __main__ as child
 from entrypoint.probe import ahead, backends, cases, device, observe, performance, schedule
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.limit import Limit, Step
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ def run(*arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Completed
     command = [sys.executable, "-P", "-m", "entrypoint.probe", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, pass_fds=pass_fds, timeout=300, check=False
+        command, capture_output=True, text=True, env=environment, pass_fds=pass_fds, timeout=PATIENCE, check=False
     )
 
 
@@ -364,7 +365,7 @@ def test_a_start_imports_nothing_that_it_does_not_need(healthy: Any) -> None:
     )
     command = [sys.executable, "-P", "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=300)
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=PATIENCE)
     count, heavy = finished.stdout.split(maxsplit=1)
     assert heavy.strip() == "[]"
     assert int(count) < 50
