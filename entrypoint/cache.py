@@ -26,8 +26,8 @@ KEPT: Final = ("PASS", "DEGRADED")
 # Variables that decide which GPUs, packages and kernels a run gets: TORCH_CUDNN_SDPA_DEPRIORITIZED turns a failing
 # verdict into a passing one, so a verdict under one value says nothing about another.
 DECIDING: Final = (
-    *("CUDA_", "CUDNN_", "CUTE_DSL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "PYTHONPATH", "PYTORCH_", "TORCH"),
-    *("TRITON_", "XFORMERS_"),
+    *("ATEN_", "CUDA_", "CUDNN_", "CUTE_DSL_", "DNNL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "ONEDNN_", "PYTHONPATH"),
+    *("PYTORCH_", "TORCH", "TRITON_", "XFORMERS_"),
 )
 _LARGEST: Final = 1 << 20
 
