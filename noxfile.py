@@ -2,14 +2,16 @@
 # requires-python = ">=3.11"
 # dependencies = ["nox>=2026"]
 # ///
-"""The index of what can be done here: `nox -l`. Every session is thin; the work is in docker/attn_matrix and tests/.
+"""The index of what can be done here: `nox -l` lists the sessions, `nox -s NAME -- --help` says what one takes.
 
+Every session is thin: the work is in docker/attn_matrix, whose commands are sessions of the same names, and in tests/.
 Sessions share environments, so nox makes none: .venv/host, .venv/tests and .venv/lint hold what docker/locks say.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,22 +20,26 @@ import nox
 from nox.command import CommandFailed
 
 ROOT = Path(__file__).resolve().parent
+# The host side is no package that could be installed. These two modules need nothing but Python.
+sys.path.insert(0, str(ROOT / "docker"))
+
+from attn_matrix.cli import COMMANDS  # noqa: E402
+from attn_matrix.host.sources import default_wheelhouse, torch_backend  # noqa: E402
+
 LOCKS = ROOT / "docker/locks"
 VENVS = ROOT / ".venv"
 # What is installed into each environment, by lock.
 HOST = ("host", "tools")
 TESTS = (*HOST, "tests", "cpu")
 LINT = (*HOST, "tests", "lint")
-# docker/locks/cpu.txt holds torch for this Python alone.
-PYTHON = "3.11"
-TYPED = ("docker/attn_matrix", "docker/inside", "entrypoint", "tests", "noxfile.py")
+TYPED = ("docker/attn_matrix", "docker/inside", "docker/mends", "entrypoint", "tests", "noxfile.py")
 WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github/workflows").glob("*.yml"))
-# The programs of the lint environment for what is not Python; none of them asks a network for anything.
+# The programs that check what is not Python. They are in the lint environment, and none of them uses a network.
 LINTERS = (
     ("hadolint", "docker/Dockerfile"),
     ("shellcheck", ".ci/run"),
     ("check-jsonschema", "--quiet", "--builtin-schema=vendor.github-workflows", *WORKFLOWS),
-    # A file that it cannot read is a mistake, not one to leave out.
+    # --strict-collection: a file that it cannot read is an error.
     ("zizmor", "--quiet", "--offline", "--strict-collection", "--persona=pedantic", ".github"),
 )
 # How long a container may take to end after Ctrl-C, in seconds; nox's own limit is 0.3.
@@ -44,57 +50,15 @@ nox.options.sessions = ["lint", "tests"]
 
 
 @nox.session
-def check(session: nox.Session) -> None:
-    """Check attention on this machine: nox -s check [-- ID ARGS...]"""
-    matrix(session, "check", *session.posargs)
-
-
-@nox.session
 def tests(session: nox.Session) -> None:
-    """Run everything that can be tested on this machine: nox -s tests [-- PYTEST ARGS...]"""
+    """run everything that can be tested on this machine; arguments go to pytest"""
     python = environment(session, "tests", *TESTS)
     run_in(session, python, "-P", "-m", "pytest", *session.posargs)
 
 
 @nox.session
-def plan(session: nox.Session) -> None:
-    """Show what would be built, and why the rest is not: nox -s plan [-- PATTERN... --json]"""
-    matrix(session, "plan", *session.posargs)
-
-
-@nox.session
-def render(session: nox.Session) -> None:
-    """Write the generated files from images.yaml: nox -s render [-- --check]"""
-    matrix(session, "render", *session.posargs)
-
-
-@nox.session
-def build(session: nox.Session) -> None:
-    """Build and load images with docker buildx bake: nox -s build -- ID... [--base IMAGE] [--wheelhouse DIR]"""
-    matrix(session, "build", *session.posargs)
-
-
-@nox.session
-def run(session: nox.Session) -> None:
-    """Run an image with the GPUs of this machine: nox -s run -- ID [CMD...]"""
-    matrix(session, "run", *session.posargs)
-
-
-@nox.session
-def inspect(session: nox.Session) -> None:
-    """Prove what can be proved about built images without a GPU: nox -s inspect [-- PATTERN... --json]"""
-    matrix(session, "inspect", *session.posargs)
-
-
-@nox.session
-def sizes(session: nox.Session) -> None:
-    """Show what images take on disk, each and together: nox -s sizes [-- PATTERN... --json]"""
-    matrix(session, "sizes", *session.posargs)
-
-
-@nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, the Dockerfile, the workflows, and that the generated files are what images.yaml says."""
+    """check style, types, the Dockerfile, the workflows, and that the generated files are what images.yaml says"""
     python = environment(session, "lint", *LINT)
     run_in(session, python, "-m", "ruff", "check", ".")
     run_in(session, python, "-m", "ruff", "format", "--check", ".")
@@ -104,29 +68,27 @@ def lint(session: nox.Session) -> None:
         session.run(str(python.with_name(command[0])), *command[1:])
 
 
-@nox.session
-def lock(session: nox.Session) -> None:
-    """Resolve and hash the requirements in docker/locks again: nox -s lock [-- NAME... --upgrade]"""
-    matrix(session, "lock", *session.posargs)
+def add_session(name: str, summary: str) -> None:
+    """Make a session of a command of docker/attn_matrix; what stands after `--` goes to the command."""
+
+    def session_of(session: nox.Session) -> None:
+        matrix(session, name, *session.posargs)
+
+    session_of.__doc__ = summary
+    nox.session(name=name)(session_of)
 
 
-@nox.session
-def pins(session: nox.Session) -> None:
-    """Write the digests that the base images have now into images.yaml."""
-    matrix(session, "pins", *session.posargs)
-
-
-@nox.session
-def bench(session: nox.Session) -> None:
-    """Measure what this project promises of its own speed."""
-    matrix(session, "bench", *session.posargs)
+for command_name, command_summary in COMMANDS.items():
+    add_session(command_name, command_summary)
 
 
 def matrix(session: nox.Session, *arguments: str) -> None:
-    """One command of docker/attn_matrix. Its exit code is nox's: an orchestrator can tell the verdicts apart."""
+    """Run one command of docker/attn_matrix. Its exit code is nox's: an orchestrator can tell the verdicts apart."""
     python = environment(session, "host", *HOST)
     try:
-        run_in(session, python, "-P", "-m", "attn_matrix", *arguments)
+        # nox has gone to this folder; paths among the arguments are those of whoever called it.
+        with session.chdir(session.invoked_from):
+            run_in(session, python, "-P", "-m", "attn_matrix", *arguments)
     except CommandFailed as error:
         raise SystemExit(error.return_code or 1) from error
 
@@ -158,20 +120,29 @@ def environment(session: nox.Session, name: str, *locks: str) -> Path:
 
 
 def install_with_pip(session: nox.Session, venv: Path, requirements: list[str]) -> None:
-    """All that this needs comes with nox."""
+    """Install with pip and virtualenv, which nox brings: uv is not there yet."""
     session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(venv))
     session.run(str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--require-hashes", *requirements)
 
 
 def install_with_uv(session: nox.Session, venv: Path, requirements: list[str]) -> None:
-    """uv is in the host's environment. It takes torch from PIP_FIND_LINKS or from PyTorch's CPU index."""
+    """Install with the uv of the host's environment; torch comes from PIP_FIND_LINKS or from PyTorch's CPU index."""
     uv = str(environment(session, "host", *HOST).parent / "uv")
-    wheelhouse = Path(os.environ.get("PIP_FIND_LINKS") or os.devnull)
-    links = ["--find-links", str(wheelhouse)] if wheelhouse.is_dir() else []
-    backend = [] if any(wheelhouse.glob("torch-[0-9]*.whl")) else ["--torch-backend=cpu"]
-    session.run(uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(venv))
+    wheelhouse = default_wheelhouse(os.environ)
+    links = ["--find-links", str(wheelhouse)] if wheelhouse else []
+    backend = torch_backend("cpu", wheelhouse)
+    session.run(uv, "venv", "--quiet", "--clear", "--python", python_of_cpu(), str(venv))
     pip = (uv, "pip", "install", "--quiet", "--python", str(venv), "--require-hashes")
     session.run(*pip, *links, *backend, *requirements)
+
+
+def python_of_cpu() -> str:
+    """The Python that docker/locks/cpu.txt holds torch for: images.yaml says it, and the bake file as JSON.
+
+    Only what installs torch reads it, so that a bake file that a merge has broken can be rendered again.
+    """
+    bake = json.loads((ROOT / "docker/bake.json").read_text(encoding="utf-8"))
+    return str(bake["target"]["torch-cpu"]["args"]["PYTHON"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""Started as `python -I -S /opt/attn/entrypoint` by the image: isolated from PYTHONPATH, the working directory and
-site-packages, so that neither a user's `entrypoint` folder nor a slow `.pth` file stands in the way."""
+"""The image starts this as `python -I -S /opt/attn/entrypoint`.
+
+The two options keep PYTHONPATH, the working directory and site-packages out, so that neither a user's own `entrypoint`
+folder nor a slow `.pth` file stands in the way.
+"""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""Verdicts that were reached before on this very machine with this very image: a start that needs no torch.
+"""The verdict cache: a start that finds this machine's verdict for this image in it needs no torch.
 
-Only a verdict that lets training start is kept; a failure is measured again each time, since someone may have mended
-the node. An entry that is unreadable, foreign, old or for another key is ignored, with a line for the report.
+Only a verdict that lets training start is kept. A failure is measured again each time, because someone may have mended
+the node. An entry that cannot be read, is no verdict, is too old or was made for another key is ignored, and the report
+has a note of it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from entrypoint.settings import Settings, describe
 from entrypoint.spec import ImageSpec
 
 CACHE_SCHEMA: Final = 1
-LIFETIME: Final = 24 * 3600.0  # seconds; as long as GKE's health scanner trusts a node check (checks.md section 1b)
+LIFETIME: Final = 24 * 3600.0  # seconds; cluster-health-scanner, GKE's, trusts a node check for as long
 KEPT: Final = ("PASS", "DEGRADED")
-# Variables that decide which GPUs, packages and kernels a run gets: TORCH_CUDNN_SDPA_DEPRIORITIZED turns a failing
-# verdict into a passing one, so a verdict under one value says nothing about another.
+# Variables that begin so decide which GPUs, packages and kernels a run gets. A verdict under one value says nothing
+# about another: TORCH_CUDNN_SDPA_DEPRIORITIZED turns a failing one into a passing one.
 DECIDING: Final = (
     *("ATEN_", "CUDA_", "CUDNN_", "CUTE_DSL_", "DNNL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "ONEDNN_", "PYTHONPATH"),
     *("PYTORCH_", "TORCH", "TRITON_", "XFORMERS_"),
+    # AMD's: HIP and what it is built on (which GPUs they show, and as which: HSA_OVERRIDE_GFX_VERSION), and the
+    # libraries that choose a kernel by tuning.
+    *("AITER_", "AMD_", "AOTRITON_", "GPU_", "HIP", "HSA_", "MIOPEN_", "ROCBLAS_", "ROCM_", "ROCR_"),
 )
 _LARGEST: Final = 1 << 20
 

@@ -1,6 +1,7 @@
-"""Runs the measuring child: its own process group, a hard time limit, its events and the end of its output kept.
+"""Run the measuring child in a process group of its own, with a hard time limit.
 
-Whatever the child does (crash, hang, fill memory, exit without a word), the parent goes on with an Outcome.
+Its events and the end of its output are kept in an Outcome. The parent goes on with that whatever the child does: it
+may crash, hang, fill the memory or exit without a word.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from entrypoint import activity, devices, limits
+from entrypoint.events import Event, PhaseEvent
 from entrypoint.outcome import LOG_TAIL, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
@@ -27,7 +29,8 @@ GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
 WATCHED: Final = 5.0
 COMPUTING: Final = 0.1
 
-OnEvent = Callable[[dict[str, Any]], bool]
+# Called with each event as it comes; False ends the child.
+OnEvent = Callable[[Event], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class Child:
         self.outcome = Outcome(device=device, backend=backend)
         self._step_began = time.monotonic()
         self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
-        self._oom_kills = _oom_kills()
+        self._oom_kills = limits.oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
         command = [sys.executable, "-P", "-m", "entrypoint.probe"]
@@ -93,7 +96,7 @@ class Child:
     def _read(
         self, selector: selectors.BaseSelector, lines: bytearray, log: bytearray, deadline: float, on_event: OnEvent
     ) -> None:
-        """Drain both pipes. Its helpers may hold them open, so the child's own exit ends the wait, not end-of-file."""
+        """Drain both pipes. Helpers of the child may hold them open, so its own exit ends the wait, not end-of-file."""
         exited_at: float | None = None
         watched_from = deadline - min(WATCHED, (deadline - time.monotonic()) / 4.0)
         while True:
@@ -116,7 +119,7 @@ class Child:
             if not self._take(lines, on_event):
                 self.outcome.ending = "stopped"
                 return
-            if self.outcome.finished or self.outcome.unusable:
+            if self.outcome.done or self.outcome.unusable:
                 # Nothing more will come, and torch's compiler workers can take nine seconds to say goodbye.
                 self.outcome.ending = "done"
                 return
@@ -130,7 +133,7 @@ class Child:
             line = bytes(lines[:end])
             del lines[: end + 1]
             event = self.outcome.take(line)
-            if event is not None and event["event"] == "phase":
+            if isinstance(event, PhaseEvent):
                 self._step_began = time.monotonic()
             if event is not None and not on_event(event):
                 return False
@@ -154,7 +157,7 @@ class Child:
         outcome = self.outcome
         if code < 0:
             outcome.ending, outcome.number = "killed", -code
-            outcome.out_of_memory = -code == signal.SIGKILL and _oom_kills() > self._oom_kills
+            outcome.out_of_memory = -code == signal.SIGKILL and limits.oom_kills() > self._oom_kills
         else:
             outcome.ending, outcome.number = "exited", code
 
@@ -165,12 +168,3 @@ def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
     # Threads of torch that wait by spinning tripled the check's time on a busy CPU; CMD's own setting is not touched.
     calm = {"OMP_WAIT_POLICY": environ.get("OMP_WAIT_POLICY", "passive")}
     return {**environ, **calm, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-
-
-def _oom_kills() -> int:
-    """How often the kernel has killed for memory in this container (control groups version 2); 0 when unknown."""
-    try:
-        fields = dict(line.split() for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines())
-        return int(fields.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0

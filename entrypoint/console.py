@@ -1,4 +1,4 @@
-"""The one way in which the parent speaks: lines to stderr. stdout belongs to the user's command."""
+"""The parent writes to stderr, and only by this module: stdout belongs to the user's command."""
 
 from __future__ import annotations
 

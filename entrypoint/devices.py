@@ -1,4 +1,4 @@
-"""What GPUs the container was given, from /proc and /dev alone: neither torch nor NVML is imported to know it."""
+"""What GPUs the container was given, from /proc, /sys and /dev alone: neither torch nor NVML is imported to know it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from entrypoint import kfd
+
+NVIDIA: Final = "nvidia"
+AMD: Final = "amd"
 _DRIVER: Final = re.compile(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s")
 _FIELD: Final = re.compile(r"^([^:\n]+?)[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _NODE: Final = re.compile(r"^nvidia(\d+)$")
@@ -17,7 +21,10 @@ _NODE: Final = re.compile(r"^nvidia(\d+)$")
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """An NVIDIA GPU that the kernel driver lists. `uuid` holds question marks until the driver has woken it."""
+    """A GPU that the kernel driver lists; `minor` is of its device node: /dev/nvidia<minor>, /dev/dri/renderD<minor>.
+
+    NVIDIA's `uuid` holds question marks until the driver has woken the GPU; AMD's is empty for a GPU without one.
+    """
 
     minor: int
     name: str
@@ -25,14 +32,28 @@ class Gpu:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Closed:
+    """A device node that the container has and this user may not open; `group` is the number of the group that may."""
+
+    path: str
+    group: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Devices:
-    """`listed`: every GPU the driver shows. `usable`: those of them with a device node in the container. `count`: how
-    many CUDA will offer, which needs no listing: some runtimes give the nodes without /proc/driver/nvidia."""
+    """The GPUs of one vendor.
+
+    `listed`: every GPU the driver shows. `usable`: those of them with a device node in the container. `count`: how many
+    torch will offer, which needs no listing: some runtimes give the nodes without /proc/driver/nvidia. `closed`: nodes
+    that are there for others only. `others`: whether another vendor's GPUs are in reach.
+    """
 
     driver: str | None
     listed: tuple[Gpu, ...]
     count: int
     usable: tuple[Gpu, ...]
+    closed: tuple[Closed, ...] = ()
+    others: bool = False
 
     @property
     def identified(self) -> bool:
@@ -40,8 +61,12 @@ class Devices:
         return bool(self.usable) and all(gpu.uuid and "?" not in gpu.uuid for gpu in self.usable)
 
 
-def look(environ: Mapping[str, str], root: Path = Path("/")) -> Devices:
-    """The NVIDIA GPUs under `root` (a parameter so that tests can lay out a tree of their own)."""
+def look(environ: Mapping[str, str], root: Path = Path("/"), vendor: str | None = NVIDIA) -> Devices:
+    """The GPUs of a vendor under `root` (a parameter so that tests can lay out a tree of their own)."""
+    return _look_amd(environ, root) if vendor == AMD else _look_nvidia(environ, root)
+
+
+def _look_nvidia(environ: Mapping[str, str], root: Path) -> Devices:
     listed = tuple(sorted(_listed(root / "proc/driver/nvidia/gpus"), key=lambda gpu: gpu.minor))
     nodes = _nodes(root / "dev")
     given = tuple(gpu for gpu in listed if gpu.minor in nodes)
@@ -50,7 +75,35 @@ def look(environ: Mapping[str, str], root: Path = Path("/")) -> Devices:
     selection = environ.get("CUDA_VISIBLE_DEVICES")
     if selection is not None:
         count = min(count, _selected(selection))
-    return Devices(driver=_driver(root / "proc/driver/nvidia/version"), listed=listed, count=count, usable=given)
+    driver = _driver(root / "proc/driver/nvidia/version")
+    others = bool(kfd.gpus(root)) and (root / "dev/kfd").exists()
+    return Devices(driver=driver, listed=listed, count=count, usable=given, others=others)
+
+
+def _look_amd(environ: Mapping[str, str], root: Path) -> Devices:
+    """ROCm opens /dev/kfd, and for each GPU the render node that the driver's topology names."""
+    every = kfd.gpus(root)
+    listed = tuple(Gpu(minor=gpu.render_minor, name=f"AMD {gpu.arch}", uuid=gpu.uuid) for gpu in every)
+    control, render = root / "dev/kfd", {gpu.minor: root / f"dev/dri/renderD{gpu.minor}" for gpu in listed}
+    closed = tuple(
+        Closed(path=f"/{path.relative_to(root)}", group=path.stat().st_gid)
+        for path in (control, *render.values())
+        if path.exists() and not _opens(path)
+    )
+    usable = tuple(gpu for gpu in listed if _opens(render[gpu.minor])) if _opens(control) else ()
+    # WSL has one /dev/dxg for all GPUs, and no KFD.
+    count = len(usable) or int((root / "dev/dxg").exists())
+    # ROCr's own selection comes first; HIP takes from what is left, by its own variable or else by CUDA's.
+    hip = environ.get("HIP_VISIBLE_DEVICES", environ.get("CUDA_VISIBLE_DEVICES"))
+    for selection in (environ.get("ROCR_VISIBLE_DEVICES"), hip):
+        if selection is not None:
+            count = min(count, _selected(selection))
+    others = bool(_nodes(root / "dev"))
+    return Devices(driver=kfd.driver(root), listed=listed, count=count, usable=usable, closed=closed, others=others)
+
+
+def _opens(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK)
 
 
 def _listed(folder: Path) -> list[Gpu]:
@@ -72,7 +125,7 @@ def _nodes(folder: Path) -> frozenset[int]:
 
 
 def _selected(selection: str) -> int:
-    """How many devices CUDA_VISIBLE_DEVICES leaves: CUDA stops reading the list at the first invalid entry."""
+    """How many devices a list such as CUDA_VISIBLE_DEVICES leaves: it is read up to the first invalid entry."""
     count = 0
     for entry in map(str.strip, selection.split(",")):
         if not entry or entry.startswith("-"):

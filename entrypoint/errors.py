@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 
 class EntrypointError(Exception):
     """Base of the errors that `entrypoint.main` turns into an exit code."""
@@ -41,10 +38,3 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" with the nearest known word, or a list of all of them when none is near."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."

@@ -1,8 +1,8 @@
 """FlashAttention 4's compiled kernels: an image brings some (entrypoint/probe/fa4/prebuild.py), a start may add more.
 
 FA4 looks a kernel up in one directory, `FLASH_ATTENTION_CUTE_DSL_CACHE_DIR`, and writes what it had to compile to the
-same. The image's own directory is read-only, so each start fills the writable one with links to it. Standard library
-only, and quick: this is part of every start, also of one whose verdict is remembered.
+same. The image's own directory is read-only, so each start fills the writable one with links to it. This is part of
+every start, also of one whose verdict is remembered, so it must be quick.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of this machine a check may use: what the container is bound to, and what limits it (control groups 2)."""
+"""How much of this machine a check may use, as the container's control group (version 2) limits it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 CGROUP: Final = Path("/sys/fs/cgroup")
 MEMINFO: Final = Path("/proc/meminfo")
-# A process with torch, a CUDA context and a compiler.
+# What a process with torch, a CUDA context and a compiler takes.
 BYTES_PER_JOB: Final = 3 << 30
 
 
@@ -39,3 +39,12 @@ def memory() -> int:
         return max(0, min(free, limit - used))
     except (OSError, ValueError):  # no such file, or "max": no limit
         return free
+
+
+def oom_kills() -> int:
+    """How often the kernel has killed a process of this container because memory ran out; 0 when unknown."""
+    try:
+        fields = dict(line.split() for line in (CGROUP / "memory.events").read_text().splitlines())
+        return int(fields.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0

@@ -12,23 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from entrypoint import cache, kernels_cache, launch
-from entrypoint.choice import refuse_early
+from entrypoint import cache, inductor_cache, kernels_cache, launch, libcuda
+from entrypoint.choice import refuse_early, vendor_of
 from entrypoint.console import say, write
-from entrypoint.devices import Devices, look
-from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, closest
+from entrypoint.devices import NVIDIA, Devices, cpu_name, look
+from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
+from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
-from entrypoint.report import build, to_json
 from entrypoint.settings import DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.text import summary, to_text
+from entrypoint.spelling import did_you_mean
+from entrypoint.text import summary, to_json, to_text
 
 HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
-usage: docker run --gpus all axolotl-attn:ID [COMMAND [ARG…]]
-       docker run --gpus all axolotl-attn:ID check [--json]
+usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
+       docker run {options}axolotl-attn:ID check [--json]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
@@ -48,10 +49,15 @@ exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL
 
 @dataclass(kw_only=True)
 class Start:
-    """One start of the container. `command` is empty when only the check was asked for."""
+    """One start of the container. `command` is empty when only the check was asked for.
+
+    `environ` is the user's, and what finds `library`, the NVIDIA driver's, for the check and the command; None where
+    the image is not for NVIDIA's GPUs.
+    """
 
     spec: ImageSpec
     environ: dict[str, str]
+    library: libcuda.Library | None = None
     command: tuple[str, ...] = ()
     as_json: bool = False
     notes: list[str] = field(default_factory=list)
@@ -78,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     start = Start(spec=_spec(HOME / "image.json"), environ=environ)
     if argv and (argv[0] in _HELP or argv[0] == "check" and set(argv[1:]) & set(_HELP)):
-        print(USAGE.format(backends=", ".join(backend.name for backend in start.spec.backends)), end="")
+        print(usage(start.spec), end="")
         return 0
     try:
         settings = read(environ, start.spec)
@@ -88,9 +94,20 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         return _stop(start, error)
     path = launch.resolve(start.command, environ) if start.command else ""
     start.notes += filter(None, [kernels_cache.seed(HOME, environ)])
+    if start.spec.vendor == NVIDIA:
+        start.library = libcuda.find(environ)
+        environ.update(start.library.variables)
+    if start.spec.device == "cpu":
+        environ.update(inductor_cache.variables(environ, cpu_name()))
     if settings.check == "off":
         launch.become(path, start.command, environ)
     return _finish(start, settings, _verdict(start, settings), path)
+
+
+def usage(spec: ImageSpec) -> str:
+    """What --help prints: with the image's backends, and with what docker run needs to hand out its maker's GPUs."""
+    options = "" if spec.device == "cpu" else f"{vendor_of(spec).options} "
+    return USAGE.format(options=options, backends=", ".join(backend.name for backend in spec.backends))
 
 
 def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
@@ -103,7 +120,7 @@ def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
     for word in argv[1:]:
         if word != "--json":
             raise ConfigError(
-                f"check does not take {word!r}. {closest(word, ['--json', '--help'])}", "See check --help."
+                f"check does not take {word!r}. {did_you_mean(word, ['--json', '--help'])}", "See check --help."
             )
         start.as_json = True
 
@@ -118,8 +135,10 @@ def _spec(path: Path) -> ImageSpec:
 def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
     try:
-        devices = look(start.environ)
+        devices = look(start.environ, vendor=start.spec.vendor)
         refuse_early(start.spec, settings, devices)
+        if start.library:
+            libcuda.require(start.library, start.environ)
         key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
@@ -129,7 +148,7 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except MismatchError as error:
         return _refused(start, settings.backend, Code.MISMATCH, error.what, error.advice)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
-        what = f"The check itself failed: {type(error).__name__}: {error}"
+        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
         report = _refused(start, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         return {**report, "logs": [traceback.format_exc()]}
 
@@ -145,6 +164,7 @@ def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict
 def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
     """Measure and judge; a verdict that lets a start go on is kept."""
     from entrypoint.measure import Check
+    from entrypoint.report import build
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
     check = Check(start.spec, settings, HOME, start.environ)
@@ -164,6 +184,8 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
 
 def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
     """The report of a start in which nothing was measured."""
+    from entrypoint.report import build
+
     finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
     report = build(start.spec, requested, [], [finding], time.monotonic() - start.started)
     return {**report, "notes": [*report["notes"], *start.notes]}

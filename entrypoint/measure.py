@@ -1,21 +1,19 @@
-"""The check of every device the container was given: children side by side, then the verdict of each."""
+"""Check every device that the container was given: a child for each, side by side, then the verdict of each."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from entrypoint.child import Child, Share
+from entrypoint.child import Child, OnEvent, Share
 from entrypoint.choice import chosen, fallback, fits
 from entrypoint.console import say
 from entrypoint.devices import Devices
-from entrypoint.judge.verdict import judge
+from entrypoint.events import Event, MachineEvent, PhaseEvent
+from entrypoint.judge.verdict import Judged, judge
 from entrypoint.limits import jobs
 from entrypoint.outcome import Outcome
-from entrypoint.report import Judged
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, ImageSpec
 
@@ -46,7 +44,7 @@ class Check:
     def _judged(self, result: Outcome | Exception) -> Judged:
         if isinstance(result, Exception):
             raise result
-        return Judged(outcome=result, findings=judge(self._spec, self._settings, result))
+        return judge(self._spec, self._settings, result)
 
     def stop(self) -> None:
         with self._lock:
@@ -55,7 +53,7 @@ class Check:
                 child.kill()
 
     def _check(self, device: str, results: dict[str, Outcome | Exception]) -> None:
-        """A thread's work. Under `auto`, a GPU that the first backend does not support gets the next one."""
+        """Check one device, in a thread. Under `auto`, a GPU that a backend does not support gets the next one."""
         backend: BackendSpec | None = chosen(self._spec, self._settings)
         try:
             while backend is not None:
@@ -80,16 +78,15 @@ class Check:
                 with self._lock:
                     self._running.discard(child)
 
-    def _watch(self, device: str, backend: BackendSpec) -> Callable[[dict[str, Any]], bool]:
-        """Shows progress, and stops a child whose GPU the backend does not support before a kernel can crash on it."""
-
+    def _watch(self, device: str, backend: BackendSpec) -> OnEvent:
+        """Show progress, and stop a child whose GPU the backend does not support before a kernel can crash on it."""
         shown = ""
 
-        def on_event(event: dict[str, Any]) -> bool:
+        def on_event(event: Event) -> bool:
             nonlocal shown
-            if event["event"] == "phase" and event["name"] != shown:
-                shown = event["name"]
+            if isinstance(event, PhaseEvent) and event.name != shown:
+                shown = event.name
                 say(f"[{time.monotonic() - self._started:5.1f} s] {device} {backend.name}: {shown}")
-            return event["event"] != "machine" or fits(self._spec, backend, event.get("device") or {})
+            return not isinstance(event, MachineEvent) or fits(self._spec, backend, event.device)
 
         return on_event

@@ -1,12 +1,31 @@
-"""What one measuring child left behind: its events, gathered, and how it ended. No opinion on any of it."""
+"""What one measuring child left behind: its events, by kind, and how it ended. Judging them is `entrypoint.judge`."""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from entrypoint.events import KERNEL_PHASES, PHASES
+from entrypoint.events import (
+    KERNEL_PHASES,
+    NAMES,
+    BandwidthEvent,
+    CaseErrorEvent,
+    CaseEvent,
+    CeilingEvent,
+    DeviceFacts,
+    DoneEvent,
+    Event,
+    FirstCallEvent,
+    Garbled,
+    HealthEvent,
+    KernelsEvent,
+    MachineEvent,
+    PhaseEvent,
+    SpeedEvent,
+    UnusableEvent,
+    decode,
+)
 
 # done: it said so. stopped: the parent ended it because the GPU is not one for this backend.
 Ending = Literal["done", "stopped", "exited", "killed", "timeout"]
@@ -30,7 +49,9 @@ class Overrun:
 class Outcome:
     """Events of one child by kind, kernels by what was asked for.
 
-    `number` is the exit code (exited) or the signal (killed), `overrun` of a timeout; `log` ends the child's output.
+    `device` is torch's name for it, such as cuda:0. `number` is the exit code (exited) or the signal (killed),
+    `overrun` of a timeout; `garbled` counts lines that were no events, `taken` the events by name; `log` ends the
+    child's output.
     """
 
     device: str
@@ -40,63 +61,82 @@ class Outcome:
     overrun: Overrun | None = None
     phase: str = "start"
     detail: str = ""
-    machine: dict[str, Any] | None = None
-    unusable: dict[str, Any] | None = None
-    cases: list[dict[str, Any]] = field(default_factory=list)
-    case_errors: list[dict[str, Any]] = field(default_factory=list)
-    health: dict[str, Any] | None = None
-    first_calls: list[dict[str, Any]] = field(default_factory=list)
-    ceiling: dict[str, Any] | None = None
-    bandwidth: dict[str, Any] | None = None
-    speeds: list[dict[str, Any]] = field(default_factory=list)
-    kernels: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    finished: bool = False
+    machine: MachineEvent | None = None
+    unusable: UnusableEvent | None = None
+    cases: list[CaseEvent] = field(default_factory=list)
+    case_errors: list[CaseErrorEvent] = field(default_factory=list)
+    health: HealthEvent | None = None
+    first_calls: list[FirstCallEvent] = field(default_factory=list)
+    ceiling: CeilingEvent | None = None
+    bandwidth: BandwidthEvent | None = None
+    speeds: list[SpeedEvent] = field(default_factory=list)
+    kernels: dict[str, KernelsEvent] = field(default_factory=dict)
+    done: DoneEvent | None = None
     garbled: int = 0
+    taken: Counter[str] = field(default_factory=Counter)
     out_of_memory: bool = False
     log: str = ""
 
     @property
-    def gpu(self) -> dict[str, Any]:
-        """The device's facts as the child saw them; empty before it looked."""
-        return (self.machine or {}).get("device") or {}
+    def gpu(self) -> DeviceFacts | None:
+        """The device's facts as the child saw them; None before it looked."""
+        return self.machine.device if self.machine else None
+
+    @property
+    def name(self) -> str:
+        """The device's model, such as NVIDIA H200; before the child looked, torch's name for it."""
+        return self.gpu.name if self.gpu else self.device
 
     @property
     def in_kernels(self) -> bool:
         """Whether the child was last seen running kernels on its device."""
         return self.phase in KERNEL_PHASES
 
-    def take(self, line: bytes) -> dict[str, Any] | None:
-        """Add one line of the child; returns the event, or None when the line is not one."""
+    @property
+    def lost(self) -> dict[str, int]:
+        """By name the events that the child wrote and that did not arrive; empty before it said how many it wrote."""
+        written = self.done.written if self.done else {}
+        return {name: count - self.taken[name] for name, count in written.items() if count > self.taken[name]}
+
+    def take(self, line: bytes) -> Event | None:
+        """Add one line of the child; returns the event, or None when the line is garbled."""
         try:
-            event = json.loads(line)
-            self._add(event)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            event = decode(line)
+        except Garbled:
             self.garbled += 1
             return None
-        return event  # type: ignore[no-any-return]  # _add raised if it were not a dict
+        self.taken[NAMES[type(event)]] += 1
+        self._keep(event)
+        return event
 
-    def _add(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "phase":
-                if event["name"] not in PHASES:
-                    raise ValueError(event["name"])
-                self.phase, self.detail = event["name"], event.get("detail") or ""
-            case "case":
-                self.cases.append(event)
-            case "case_error":
-                self.case_errors.append(event)
-            case "first_call":
+    def _keep(self, event: Event) -> None:
+        match event:
+            case FirstCallEvent() | CaseEvent() | CaseErrorEvent() | SpeedEvent():
+                self._append(event)
+            case KernelsEvent():
+                self.kernels[event.asked] = event
+            case PhaseEvent():
+                self.phase, self.detail = event.name, event.detail
+            case MachineEvent():
+                self.machine = event
+            case UnusableEvent():
+                self.unusable = event
+            case HealthEvent():
+                self.health = event
+            case CeilingEvent():
+                self.ceiling = event
+            case BandwidthEvent():
+                self.bandwidth = event
+            case DoneEvent():
+                self.done = event
+
+    def _append(self, event: FirstCallEvent | CaseEvent | CaseErrorEvent | SpeedEvent) -> None:
+        match event:
+            case FirstCallEvent():
                 self.first_calls.append(event)
-            case "speed":
+            case CaseEvent():
+                self.cases.append(event)
+            case CaseErrorEvent():
+                self.case_errors.append(event)
+            case SpeedEvent():
                 self.speeds.append(event)
-            case "kernels":
-                self.kernels[event.get("asked") or self.backend] = event
-            case "machine" | "unusable" | "health" | "ceiling" | "bandwidth" as kind:
-                setattr(self, kind, event)
-            case "done":
-                self.seconds, self.finished = dict(event["seconds"]), True
-                self.left_out = list(event.get("left_out") or ())
-            case unknown:
-                raise ValueError(unknown)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
-from entrypoint.judge.budgets import weigh_case
+from entrypoint.choice import architecture_of
+from entrypoint.events import CeilingEvent
 from entrypoint.judge.finding import Code, Finding, rank
 from entrypoint.judge.speed import floor_of, gpu_of, of_matmul
-from entrypoint.judge.verdict import conduct_of, lacks_gradient, notes_of, worst_of
+from entrypoint.judge.verdict import Judged, JudgedCase, notes_of
 from entrypoint.outcome import Outcome
 from entrypoint.spec import ImageSpec
+from entrypoint.text import Report, devices
 
 REPORT_SCHEMA: Final = 1
-
-Report = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One device's outcome with what the verdict says of it, the most serious finding first."""
-
-    outcome: Outcome
-    findings: Sequence[Finding]
 
 
 def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequence[Finding], total: float) -> Report:
@@ -43,20 +34,26 @@ def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequ
         "image": _image(spec, lead),
         "gpus": [_gpu(spec, item) for item in judged if spec.device != "cpu"],
         "backend": _backend(requested, judged),
-        "cases": [row for item in judged for row in _cases(spec, item.outcome)],
+        "cases": [row for item in judged for row in _cases(item)],
         "performance": [row for item in judged for row in _performance(spec, item.outcome)],
         "first_calls": [
-            {"id": call["id"], "device": item.outcome.device, "seconds": call["seconds"]}
+            {"id": call.id, "device": item.outcome.device, "seconds": call.seconds}
             for item in judged
             for call in item.outcome.first_calls
         ],
-        "ceilings": [_ceiling(spec, item.outcome) for item in judged if item.outcome.ceiling],
+        "ceilings": [_ceiling(spec, item.outcome, ceiling) for item in judged if (ceiling := item.outcome.ceiling)],
         "machine": _machine(spec, lead),
         "seconds": _seconds(judged, total),
         "cached": False,
         "notes": list(dict.fromkeys(note for item in judged for note in notes_of(spec, item.outcome))),
-        "logs": [item.outcome.log for item in judged if item.outcome.log and item.findings[0].code is not Code.PASS],
+        "logs": _logs(judged, findings),
     }
+
+
+def _logs(judged: Sequence[Judged], findings: Sequence[Finding]) -> list[str]:
+    """The end of what each child that failed printed, then the whole exceptions whose causes the findings name."""
+    ends = [item.outcome.log for item in judged if item.findings[0].code is not Code.PASS]
+    return list(dict.fromkeys(filter(None, [*ends, *(finding.log for finding in findings)])))
 
 
 def _merged(judged: Sequence[Judged]) -> list[Finding]:
@@ -74,43 +71,33 @@ def _merged(judged: Sequence[Judged]) -> list[Finding]:
     return merged
 
 
-def devices(names: Sequence[str]) -> str:
-    """Several of torch's device names in short: "cuda:0-2,5"."""
-    kind, colon, _ = names[0].partition(":")
-    runs: list[list[int]] = []
-    for index in sorted(int(name.partition(":")[2] or 0) for name in names):
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    short = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"{kind}:{short}" if colon else kind
-
-
 def _image(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
     """Versions are those found installed; before the child looked, those that the image was built to hold."""
-    machine = (outcome.machine or {}) if outcome else {}
-    installed = machine.get("packages", {}) | ({"torch": machine["torch"]} if "torch" in machine else {})
+    machine = outcome.machine if outcome else None
+    installed = {**machine.packages, "torch": machine.torch} if machine else {}
     names = ["torch", *(name for backend in spec.backends for name in backend.packages)]
     # What was measured, not what was meant: a package that is not there has no version (null).
     versions = {name: installed.get(name) if installed else spec.packages.get(name) for name in names}
-    return {"id": spec.id, "version": spec.version, "platform": spec.platform, "versions": versions}
+    facts = {"id": spec.id, "version": spec.version, "platform": spec.platform, "versions": versions}
+    return {**facts, "mends": [asdict(mend) for mend in spec.mends]}
 
 
 def _machine(spec: ImageSpec, outcome: Outcome | None) -> dict[str, Any]:
     """What is no GPU's: Python, installed packages, and on a CPU image the processor."""
     if outcome is None or outcome.machine is None:
         return {}
-    processor = outcome.gpu if spec.device == "cpu" else {}
-    known = {key: value for key, value in processor.items() if value}
-    return {**_without(outcome.machine, "event", "device"), **known}
+    facts = asdict(outcome.machine)
+    processor = facts.pop("device") if spec.device == "cpu" else {}
+    facts.pop("device", None)
+    return {**facts, **{key: value for key, value in processor.items() if value}}
 
 
 def _gpu(spec: ImageSpec, item: Judged) -> dict[str, Any]:
-    gpu = item.outcome.gpu
-    known = {key: gpu.get(key) for key in ("index", "name", "uuid", "driver", "capability")}
-    facts = {**_without(gpu, *known), "health": _without(item.outcome.health or {}, "event") or None}
-    arch = spec.architecture_of(str(gpu.get("capability")))
+    gpu, health = item.outcome.gpu, item.outcome.health
+    facts = asdict(gpu) if gpu else {}
+    known = {key: facts.pop(key, None) for key in ("index", "name", "uuid", "driver", "capability")}
+    facts["health"] = asdict(health) if health else None
+    arch = architecture_of(spec, gpu)
     return {**known, "device": item.outcome.device, "arch": arch, "facts": facts, "verdict": item.findings[0].verdict}
 
 
@@ -118,78 +105,90 @@ def _backend(requested: str, judged: Sequence[Judged]) -> dict[str, Any]:
     """What was asked for and what ran; kernels of the backend that were forced one by one are `forced`."""
     checked = judged[0].outcome.backend if judged else None
     seen = [kernels for item in judged if (kernels := item.outcome.kernels.get(item.outcome.backend))]
-    observed = list(dict.fromkeys(kernels["observed"] for kernels in seen if kernels.get("observed")))
-    names = list(dict.fromkeys(name for kernels in seen for name in kernels["names"]))
-    forced = {asked: k["observed"] for item in judged for asked, k in item.outcome.kernels.items() if asked != checked}
+    observed = list(dict.fromkeys(kernels.observed for kernels in seen if kernels.observed))
     return {
         "requested": requested,
         "checked": checked,
         "observed": observed[0] if len(observed) == 1 else observed or None,
-        "kernels": names,
-        "forced": forced,
+        "kernels": list(dict.fromkeys(name for kernels in seen for name in kernels.names)),
+        "forced": _forced(judged),
     }
 
 
-def _cases(spec: ImageSpec, outcome: Outcome) -> list[dict[str, Any]]:
-    rows = []
-    for case in outcome.cases:
-        worst, conduct = worst_of(case), conduct_of(case)
-        if missing := lacks_gradient(spec, outcome, case):
-            conduct = f"gives no gradient {missing}"
-        rows.append(
-            {
-                "id": case["id"],
-                "device": outcome.device,
-                "status": "pass" if worst.within and conduct is None else "fail",
-                "error": _finite(worst.error),
-                "budget": worst.budget,
-                "worst": {"tensor": worst.tensor, "rule": worst.rule, "ratio": _finite(worst.ratio)},
-                "conduct": conduct,
-                "tensors": _tensors(case),
-                "seconds": case.get("seconds"),
-            }
-        )
-    for error in outcome.case_errors:
-        row = {"id": error["id"], "device": outcome.device, "status": "error", "error": None, "budget": None}
-        rows.append({**row, "reason": error["reason"]})
+def _forced(judged: Sequence[Judged]) -> dict[str, Any]:
+    """For each forced kernel what ran: one answer where all devices agree, else one for each device by its name."""
+    seen: dict[str, dict[str, str | None]] = {}
+    for item in judged:
+        for asked, kernels in item.outcome.kernels.items():
+            if asked != item.outcome.backend:
+                seen.setdefault(asked, {})[item.outcome.device] = kernels.observed
+    agreed = {asked: set(observed.values()) for asked, observed in seen.items()}
+    return {
+        asked: agreed[asked].pop() if len(agreed[asked]) == 1 and len(observed) == len(judged) else observed
+        for asked, observed in seen.items()
+    }
+
+
+def _cases(item: Judged) -> list[dict[str, Any]]:
+    device = item.outcome.device
+    rows = [_case(case, device) for case in item.cases]
+    for error in item.outcome.case_errors:
+        row = {"id": error.id, "device": device, "status": "error", "error": None, "budget": None}
+        rows.append({**row, "reason": error.reason})
     return rows
 
 
-def _tensors(case: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+def _case(case: JudgedCase, device: str) -> dict[str, Any]:
+    worst = case.worst
+    conduct = f"gives no gradient {case.missing}" if case.missing else case.conduct
+    return {
+        "id": case.event.id,
+        "device": device,
+        "status": "pass" if worst.within and conduct is None else "fail",
+        "error": _finite(worst.error),
+        "budget": worst.budget,
+        "worst": {"tensor": worst.tensor, "rule": worst.rule, "ratio": _finite(worst.ratio)},
+        "conduct": conduct,
+        "tensors": _tensors(case),
+        "seconds": case.event.seconds,
+    }
+
+
+def _tensors(case: JudgedCase) -> dict[str, dict[str, Any] | None]:
     """The measured numbers of each tensor with what they were weighed against; None for a missing gradient."""
-    tensors: dict[str, dict[str, Any] | None] = dict.fromkeys(case["tensors"])
-    for measured in weigh_case(case):
-        judged = {"budget": measured.budget, "rule": measured.rule, "within": measured.within}
-        tensors[measured.tensor] = {**_numbers(case["tensors"][measured.tensor]), **judged}
+    tensors: dict[str, dict[str, Any] | None] = dict.fromkeys(case.event.tensors)
+    for weighed in case.weighed:
+        numbers = case.event.tensors[weighed.tensor]
+        judged = {"budget": weighed.budget, "rule": weighed.rule, "within": weighed.within}
+        tensors[weighed.tensor] = {**(asdict(numbers) if numbers else {}), **judged}
     return tensors
 
 
 def _performance(spec: ImageSpec, outcome: Outcome) -> list[dict[str, Any]]:
     return [
         {
-            "id": f"{speed['id']}/{speed['direction']}",
+            "id": f"{speed.id}/{speed.direction}",
             "device": outcome.device,
-            "tflops": speed["tflops"],
+            "tflops": speed.tflops,
             "of_matmul": of_matmul(speed, outcome),
             "floor": floor_of(spec, outcome, speed),
-            "seconds": speed["seconds"],
-            "call": speed.get("call"),
-            "samples": speed.get("samples", []),
-            "planned": speed.get("planned"),
+            "seconds": speed.seconds,
+            "call": speed.call,
+            "samples": speed.samples,
+            "planned": speed.planned,
         }
         for speed in outcome.speeds
     ]
 
 
-def _ceiling(spec: ImageSpec, outcome: Outcome) -> dict[str, Any]:
+def _ceiling(spec: ImageSpec, outcome: Outcome, ceiling: CeilingEvent) -> dict[str, Any]:
     """What the GPU does without attention: a bf16 product and a copy, each with its model's floor if one is known."""
-    gpu = gpu_of(spec, outcome)
-    copy = _numbers(outcome.bandwidth) if outcome.bandwidth else None
+    gpu, copy = gpu_of(spec, outcome), outcome.bandwidth
     return {
         "device": outcome.device,
-        **_numbers(outcome.ceiling),
+        **asdict(ceiling),
         "matmul_floor": gpu.matmul if gpu else None,
-        "copy": copy and {**copy, "floor": gpu.bandwidth if gpu else None},
+        "copy": {**asdict(copy), "floor": gpu.bandwidth if gpu else None} if copy else None,
     }
 
 
@@ -197,24 +196,11 @@ def _seconds(judged: Sequence[Judged], total: float) -> dict[str, float]:
     """The slowest device's seconds by phase: the devices are checked side by side."""
     phases: dict[str, float] = {"import": 0.0, "compile": 0.0, "correctness": 0.0, "performance": 0.0}
     for item in judged:
-        for name, seconds in item.outcome.seconds.items():
+        for name, seconds in (item.outcome.done.seconds if item.outcome.done else {}).items():
             phases[name] = max(phases.get(name, 0.0), seconds)
     return {**{name: round(seconds, 3) for name, seconds in phases.items()}, "total": round(total, 3)}
-
-
-def _without(document: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key not in keys}
-
-
-def _numbers(document: dict[str, Any] | None) -> dict[str, Any]:
-    plain = _without(document or {}, "event")
-    return {key: _finite(value) if isinstance(value, float) else value for key, value in plain.items()}
 
 
 def _finite(value: float) -> float | None:
     """JSON has no NaN and no infinity: unknown stays unknown."""
     return value if math.isfinite(value) else None
-
-
-def to_json(report: Report) -> str:
-    return json.dumps(report, indent=2, default=str) + "\n"

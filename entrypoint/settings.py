@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
-from entrypoint.errors import ConfigError, closest
+from entrypoint.errors import ConfigError
 from entrypoint.spec import ImageSpec
+from entrypoint.spelling import did_you_mean
 
 PREFIX: Final = "ATTN_"
 AUTO: Final = "auto"
@@ -41,7 +42,7 @@ def read(environ: Mapping[str, str], spec: ImageSpec) -> Settings:
     values: dict[str, object] = {"backend": spec.default.name}
     for name, value in sorted(given.items()):
         if name not in parsers:
-            problems.append(f"{name} is not a variable of this image. {closest(name, parsers)}")
+            problems.append(f"{name} is not a variable of this image. {did_you_mean(name, parsers)}")
             continue
         try:
             values[name.removeprefix(PREFIX).lower()] = parsers[name](value.strip())
@@ -68,7 +69,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
             raise ValueError(
-                f"expected one of {', '.join(choices)}. {closest(value, choices) if value else ''}".strip()
+                f"expected one of {', '.join(choices)}. {did_you_mean(value, choices) if value else ''}".strip()
             )
         return value
 
@@ -94,7 +95,7 @@ def _seconds(value: str) -> float:
 def _names(value: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in value.split(",") if name.strip())
     for name in sorted(names - set(ALLOWABLE)):
-        raise ValueError(f"{name!r} is not a limitation that can be accepted. {closest(name, ALLOWABLE)}")
+        raise ValueError(f"{name!r} is not a limitation that can be accepted. {did_you_mean(name, ALLOWABLE)}")
     return names
 
 

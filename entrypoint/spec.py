@@ -65,11 +65,26 @@ class Sibling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSpec:
-    """An image's claims. `device` is torch's device type (`cpu` or `cuda`); `backends[0]` is the default backend.
+class MendSpec:
+    """What one version of a package does wrong, and how this image changes that when the package is imported."""
 
-    `packages` maps a distribution to its pinned version, `architectures` a name such as `hopper` to the compute
-    capabilities it covers, for the whole platform; `supported` names those that this image's default backend runs on.
+    name: str
+    package: str
+    version: str
+    defect: str
+    change: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """An image's claims. `device` is torch's device type (`cpu`, or `cuda` for GPUs of every maker), `vendor` the GPUs'
+    maker (`nvidia`, `amd`; None for a CPU); `backends[0]` is the default backend.
+
+    `packages` maps a distribution to its pinned version. `architectures` maps a name such as `hopper` to what it
+    covers, for the whole platform: compute capabilities such as "9.0", or AMD's gfx name. `supported` names those that
+    this image's default backend runs on. `lacking` are options of Axolotl's
+    configuration that ask for a backend which is not in the image.
     """
 
     id: str
@@ -84,6 +99,9 @@ class ImageSpec:
     floors: tuple[Floor, ...]
     siblings: tuple[Sibling, ...]
     gpus: tuple[GpuSpec, ...] = ()
+    vendor: str | None = None
+    lacking: tuple[str, ...] = ()
+    mends: tuple[MendSpec, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -93,7 +111,7 @@ class ImageSpec:
         return next((backend for backend in self.backends if backend.name == name), None)
 
     def architecture_of(self, capability: str) -> str | None:
-        """The name of the architecture that holds a compute capability such as "9.0"; None when it is unknown."""
+        """The architecture that holds a capability such as "9.0" or "gfx942"; None when it is unknown."""
         return next((name for name, caps in self.architectures.items() if capability in caps), None)
 
 
@@ -115,7 +133,7 @@ def from_json(text: str) -> ImageSpec:
 
 
 def _build(document: dict[str, Any]) -> ImageSpec:
-    plain = {key: document[key] for key in ("id", "version", "platform", "device", "driver")}
+    plain = {key: document[key] for key in ("id", "version", "platform", "device", "vendor", "driver")}
     return ImageSpec(
         **plain,
         backends=tuple(BackendSpec(**_tuples(item)) for item in document["backends"]),
@@ -125,6 +143,8 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         floors=tuple(Floor(**item) for item in document["floors"]),
         siblings=tuple(Sibling(**_tuples(item)) for item in document["siblings"]),
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
+        lacking=tuple(document["lacking"]),
+        mends=tuple(MendSpec(**item) for item in document["mends"]),
     )
 
 

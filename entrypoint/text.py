@@ -1,22 +1,33 @@
-"""The report as a person reads it: what is so, what to do, then the facts, on one screen. Pure.
+"""Write the report as a person reads it: the verdict, what to do, then the facts, on one screen. Pure.
 
 Several GPUs take no more lines than one: what is the same on all of them is said once, and numbers become ranges.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from entrypoint.console import NAME
+from entrypoint.judge.cause import cause
 from entrypoint.judge.health import held_back, state
-from entrypoint.report import Report, devices
+
+if TYPE_CHECKING:
+    from entrypoint.events import HealthEvent
 
 SUMMARY_BYTES: Final = 4096
 SHOWN: Final = 6  # failing cases in the text; the JSON has them all
 
+# What entrypoint.report builds: JSON of the contract's schema 1.
+Report = dict[str, Any]
 Row = dict[str, Any]
+
+
+def to_json(report: Report) -> str:
+    return json.dumps(report, indent=2, default=str) + "\n"
 
 
 def to_text(report: Report) -> str:
@@ -38,6 +49,19 @@ def summary(report: Report) -> str:
 
 def _line(label: str, text: str) -> str:
     return f"  {label:<9} {text}"
+
+
+def devices(names: Sequence[str]) -> str:
+    """Several of torch's device names in short: "cuda:0-2,5"."""
+    kind, colon, _ = names[0].partition(":")
+    runs: list[list[int]] = []
+    for index in sorted(int(name.partition(":")[2] or 0) for name in names):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    short = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{kind}:{short}" if colon else kind
 
 
 def _headline(report: Report) -> list[str]:
@@ -75,10 +99,10 @@ def _gpus(report: Report) -> list[str]:
 
 def _health(report: Report) -> list[str]:
     """One GPU's sensors under load; of several, the range of temperatures and who was held back by what."""
-    known = {gpu["device"]: health for gpu in report["gpus"] if (health := gpu["facts"].get("health"))}
+    known = {gpu["device"]: _sensors(health) for gpu in report["gpus"] if (health := gpu["facts"].get("health"))}
     if len(known) <= 1:
         return [_line("health", state(health)) for health in known.values()]
-    degrees = [health["temperature"] for health in known.values() if health["temperature"] is not None]
+    degrees = [health.temperature for health in known.values() if health.temperature is not None]
     parts = [f"{_range(degrees, '.0f')} °C"] if degrees else []
     clocks: dict[str, list[str]] = {}
     for device, health in known.items():
@@ -87,15 +111,32 @@ def _health(report: Report) -> list[str]:
     return [_line("health", ", ".join(parts) or "sensors not readable")]
 
 
+def _sensors(health: Row) -> HealthEvent:
+    """The facts in a report by their names: all that `state` reads, without the types of the child's events."""
+    return cast("HealthEvent", SimpleNamespace(**health))
+
+
 def _backend(report: Report) -> list[str]:
     backend = report["backend"]
     kernels = ", ".join(name[:48] for name in backend["kernels"][:2]) or "none seen"
     text = f"{backend['requested']} asked for, {backend['observed'] or 'unknown'} observed: {kernels}"
     lines = [_line("backend", text)]
-    forced = [asked for asked, observed in backend.get("forced", {}).items() if asked == observed]
-    if forced:
-        lines.append(_line("kernels", f"forced one by one, each of them ran: {', '.join(forced)}"))
+    forced = backend.get("forced", {})  # absent from reports of earlier versions
+    ran = [asked for asked, observed in forced.items() if asked == observed]
+    if ran:
+        lines.append(_line("kernels", f"forced one by one, each of them ran: {', '.join(ran)}"))
+    for asked, observed in forced.items():
+        if isinstance(observed, dict):
+            lines.append(_line("kernels", f"{asked} asked for; {_by_device(observed)}"))
     return lines
+
+
+def _by_device(observed: Mapping[str, str | None]) -> str:
+    """Which kernel ran where, when the GPUs differ: "sdpa-cudnn on cuda:0-2, unknown on cuda:3"."""
+    where: dict[str, list[str]] = {}
+    for device, kernel in observed.items():
+        where.setdefault(kernel or "unknown", []).append(device)
+    return ", ".join(f"{kernel} on {devices(names)}" for kernel, names in where.items())
 
 
 # --- correctness ------------------------------------------------------------------------------------------------
@@ -132,7 +173,8 @@ def _failed(report: Report) -> list[str]:
 
 
 def _trouble(case: Row) -> str:
-    return str(case.get("reason") or case.get("conduct") or _worst(case))
+    """What is wrong, in one line; the JSON report has the whole of a long exception."""
+    return cause(case.get("reason") or "") or str(case.get("conduct") or _worst(case))
 
 
 def _worst(case: Row) -> str:

@@ -2,34 +2,45 @@
 
 A command is a module with `add_parser(subparsers) -> None`, which adds the command's parser and sets its `handler`:
 a function from the parsed arguments to the exit code. Only the module of the command asked for is imported, so that
-`plan` and `render` do not wait for what `build` and `run` need.
+`plan` and `render` do not wait for what `build` and `run` need. noxfile.py makes a session of each command.
 """
 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from attn_matrix import ROOT
 from attn_matrix.errors import AttnError
 
+# The one summary of each command: `nox -l` and every --help show it.
 COMMANDS = {
-    "plan": "what would be built, and every excluded combination with its reason, source and review date",
-    "render": "write the generated files from images.yaml, or compare them with --check",
-    "build": "build and load images with docker buildx bake",
-    "run": "run an image with the GPUs of this machine",
     "check": "build the image that fits this machine and run its check here",
-    "inspect": "what can be proved about built images without a GPU",
-    "sizes": "what images take on disk, together and each",
-    "bench": "what a start, a build and a rendering cost",
-    "lock": "resolve and hash the requirements of a platform",
+    "plan": "show what would be built, and every excluded combination with its reason, source and review date",
+    "render": "write the generated files from images.yaml, or compare them with --check",
+    "build": "build images with docker buildx bake and load them into the engine",
+    "run": "run an image with the GPUs and files of this machine",
+    "inspect": "prove what can be proved about built images without a GPU",
+    "sizes": "show what images take on disk, each and together",
+    "bench": "measure what a start, a build and a rendering cost",
+    "lock": "resolve and hash the requirements in docker/locks again",
     "pins": "write the digests that the base images have now into images.yaml",
 }
 # Commands whose module has another name: `inspect` is a module of Python's own.
 MODULES = {"inspect": "inspection"}
+
+
+class Commands(_SubParsersAction):  # type: ignore[type-arg]
+    """The subparsers: each command's parser has its summary from COMMANDS."""
+
+    def add_parser(self, name: str, **options: Any) -> ArgumentParser:
+        summary = {"help": COMMANDS[name], "description": COMMANDS[name]}
+        parser: ArgumentParser = super().add_parser(name, **{**options, **summary})
+        return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,15 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _absolute(path: str) -> Path:
+    """Commands hand the root to programs that run in another directory, and to Docker as a mount."""
+    return Path(path).resolve()
+
+
 def _parser(given: Sequence[str]) -> ArgumentParser:
     """The parser; of the commands only the one that is named among the arguments is filled in."""
     parser = ArgumentParser(prog="attn_matrix", description="The image matrix of axolotl-attn.")
-    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="the repository; default: this one")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--root", type=_absolute, default=ROOT, metavar="DIR", help="the repository; default: this one")
+    commands = parser.add_subparsers(action=Commands, dest="command", required=True, metavar="COMMAND")
     chosen = next((argument for argument in given if argument in COMMANDS), None)
-    for name, summary in COMMANDS.items():
+    for name in COMMANDS:
         if name == chosen:
             import_module(f"attn_matrix.commands.{MODULES.get(name, name)}").add_parser(commands)
         else:
-            commands.add_parser(name, help=summary)
+            commands.add_parser(name)
     return parser

@@ -1,14 +1,10 @@
-"""The closest known name, for every message about an unknown one."""
+"""The closest known name, as the host's messages about an unknown one put it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is nearest to `name`, if one is near enough to be what was meant."""
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+from entrypoint.spelling import closest
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -29,13 +29,14 @@ def main(kernels: Path) -> None:
         uncompiled=tuple(f"{path.relative_to(site)}: {why}" for path in sources if (why := uncompiled(path))),
         sources=len(sources),
         stub=tuple(stub(distributions)),
-        kernels=dict(prebuilt(kernels)),
+        kernels=dict(prebuilt_kernels(kernels)),
+        mends=mends(site),
     )
     print(facts.to_json(found))
 
 
 def broken(distribution: metadata.Distribution) -> Iterator[str]:
-    """Recorded files that are missing or of another size. Reading all of torch for its hashes would take minutes."""
+    """Recorded files that are missing or of another size. To compare hashes would take minutes for torch alone."""
     for file in records.files(distribution):
         path = Path(str(distribution.locate_file(file)))
         if not path.exists():
@@ -52,7 +53,7 @@ def unrecorded(site: Path, distributions: list[metadata.Distribution]) -> Iterat
 
 
 def contested(distributions: list[metadata.Distribution]) -> Iterator[str]:
-    """Files that several distributions installed, each another: the last one won."""
+    """Files that several distributions installed with different contents, so that the last one replaced the others."""
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for each in distributions:
         for file in records.files(each):
@@ -97,7 +98,12 @@ def stub(distributions: list[metadata.Distribution]) -> list[str]:
     return ownership.problems("flash_attn.cute", "flash-attn-4")
 
 
-def prebuilt(directory: Path) -> Counter[str]:
+def mends(site: Path) -> tuple[str, ...]:
+    """The names of the wrappers in the package that puts them on, as images.yaml has them."""
+    return tuple(path.stem.replace("_", "-") for path in (site / "attn_mends").glob("[a-z]*.py"))
+
+
+def prebuilt_kernels(directory: Path) -> Counter[str]:
     """FlashAttention 4's kernels by architecture; one without code for a GPU counts as `none`."""
     found: Counter[str] = Counter()
     for kernel in directory.glob("**/*.o"):

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def everything(names: Sequence[str], also: Sequence[Sequence[str]]) -> facts.Loads:
     import torch
 
-    present = {name: found for name in names if (found := installed(name))}
+    present = {name: found for name in names if (found := distribution(name))}
     absent = [
         facts.Load(distribution=name, name=name, error="is not installed") for name in names if name not in present
     ]
@@ -66,7 +66,7 @@ def everything(names: Sequence[str], also: Sequence[Sequence[str]]) -> facts.Loa
     )
 
 
-def installed(name: str) -> metadata.Distribution | None:
+def distribution(name: str) -> metadata.Distribution | None:
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -150,7 +150,7 @@ def attempt(action: Callable[[], object]) -> str:
 
 
 def _run(action: Callable[[], object], writer: int) -> None:
-    """In the fork: say on `writer` what `action` raised, and end. What libraries print is nobody's."""
+    """In the fork: write to `writer` what `action` raised, and end. What libraries print is thrown away."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     error = ""
     try:

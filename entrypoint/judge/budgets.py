@@ -13,8 +13,12 @@ FlashAttention 4) healthy kernels used at most 0.70 of a budget; tests/data/marg
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
+
+from entrypoint.events import CaseEvent, Dtype, TensorErrors, TensorName
 
 # The least that rounding to nearest takes of a number just under a power of two: half of the last of the 8 significant
 # bits of bfloat16, of 11 of float16, of 24 of float32.
@@ -48,10 +52,15 @@ DESIGNED: Final = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Weighed:
-    """One tensor's error against its budget, by the rule that is nearer to its limit (`rule`: max or l2)."""
+    """One tensor's error against its budget, by the rule that is nearer to its limit.
 
-    tensor: str
-    rule: str
+    `rule` is max or l2, finite where the tensor holds a NaN or an infinity, missing where there is no tensor at all.
+    `error` and `budget` are in the rule's unit: the tensor's own for max, a share of the reference's norm for l2. An
+    error that is not a number is infinite.
+    """
+
+    tensor: TensorName
+    rule: Literal["max", "l2", "finite", "missing"]
     error: float
     budget: float
 
@@ -61,36 +70,59 @@ class Weighed:
 
     @property
     def within(self) -> bool:
-        # NaN compares false, so an error that is not a number is never within its budget.
+        # NaN compares false, so a ratio that is not a number is never within its budget.
         return self.ratio <= 1.0
 
 
 def weigh(
-    tensor: str,
-    numbers: dict[str, Any],
-    dtype: str = "bfloat16",
+    tensor: TensorName,
+    numbers: TensorErrors,
+    dtype: Dtype = "bfloat16",
     inputs: str = "normal",
     relative_error: float | None = None,
 ) -> Weighed:
-    """Judge one tensor's numbers (events.TENSOR_FIELDS) in a case of this dtype and input family.
+    """Judge one tensor's numbers in a case of this dtype and input family.
 
     `relative_error` is the L2 error that the backend has by its design, where that is more than its dtype's.
+
+    What null (not finite) means depends on the number. An error is then never within its budget: `error` or `relative`
+    of a finite tensor is null where the reference itself is not finite, or is zero everywhere. A `scale` that is null
+    leaves no budget, so nothing is within it. A `baseline` that is null, because plain torch overflows where the
+    backend does not, excuses nothing: it adds 0 to the budget.
     """
-    if not numbers["finite"]:
-        return Weighed(tensor=tensor, rule="finite", error=float("inf"), budget=1.0)
-    scale, designed = numbers["scale"], DESIGNED * (relative_error or 0.0)
+    if not numbers.finite:
+        return Weighed(tensor=tensor, rule="finite", error=math.inf, budget=1.0)
+    error, relative = _or_infinite(numbers.error), _or_infinite(numbers.relative)
+    if numbers.scale is None or not math.isfinite(numbers.scale):
+        return Weighed(tensor=tensor, rule="max", error=math.inf, budget=1.0)
+    designed = DESIGNED * (relative_error or 0.0)
     if tensor == "lse":
-        budget = LSE + (LSE_ROUNDINGS * FLOAT32 + designed) * scale
-        return Weighed(tensor=tensor, rule="max", error=numbers["error"], budget=budget)
-    baseline = numbers["baseline"] or 0.0  # null where plain torch itself overflows
-    budget = MULTIPLE[tensor] * baseline + (ROUNDINGS[tensor] * ROUNDOFF[dtype] + designed) * scale
-    largest = Weighed(tensor=tensor, rule="max", error=numbers["error"], budget=max(budget, 1e-30))
+        budget = LSE + (LSE_ROUNDINGS * FLOAT32 + designed) * numbers.scale
+        return Weighed(tensor=tensor, rule="max", error=error, budget=budget)
+    baseline = _or_infinite(numbers.baseline)
+    baseline = baseline if math.isfinite(baseline) else 0.0
+    budget = MULTIPLE[tensor] * baseline + (ROUNDINGS[tensor] * ROUNDOFF[dtype] + designed) * numbers.scale
+    largest = Weighed(tensor=tensor, rule="max", error=error, budget=max(budget, 1e-30))
     share = max(RELATIVE * ROUNDOFF[dtype] * SLACK.get(inputs, {}).get(tensor, 1.0), designed)
-    norm = Weighed(tensor=tensor, rule="l2", error=numbers["relative"], budget=share)
+    norm = Weighed(tensor=tensor, rule="l2", error=relative, budget=share)
     return largest if not largest.within or largest.ratio >= norm.ratio and norm.within else norm
 
 
-def weigh_case(case: dict[str, Any]) -> list[Weighed]:
-    """Judge every tensor that a `case` event has."""
-    about = {name: case[name] for name in ("dtype", "inputs", "relative_error") if name in case}
-    return [weigh(name, numbers, **about) for name, numbers in case["tensors"].items() if numbers is not None]
+def _or_infinite(number: float | None) -> float:
+    """A number that is not finite, which an event has as null, as infinity: it compares as the worst of all."""
+    return number if number is not None and math.isfinite(number) else math.inf
+
+
+def weigh_case(case: CaseEvent) -> tuple[Weighed, ...]:
+    """Judge every tensor that a case has; a gradient that does not exist has no error."""
+    return tuple(
+        weigh(name, numbers, case.dtype, case.inputs, case.relative_error)
+        for name, numbers in case.tensors.items()
+        if numbers is not None
+    )
+
+
+def worst_of(weighed: Iterable[Weighed]) -> Weighed:
+    """The tensor that is nearest to its budget, or farthest past it. A case without any tensor is past it, too."""
+    nothing = Weighed(tensor="out", rule="missing", error=math.inf, budget=1.0)
+    return max(weighed, key=lambda one: (not one.within, one.ratio), default=nothing)

@@ -1,4 +1,4 @@
-"""One thing found, and what it means for the start: the exit codes of the contract and their order."""
+"""A finding: one thing that the check found, and the exit code of the contract that it means for the start."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ class Code(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is so, and what to do about it. `kind` is the same for the same trouble on several GPUs."""
+    """What is so, and what to do about it, each a sentence or two.
+
+    `kind` is the same for the same trouble on several GPUs. `log` is the whole text of an exception of which `what`
+    has the cause alone; the report keeps it.
+    """
 
     verdict: VerdictName
     code: Code
     what: str
     advice: str = ""
     kind: str = ""
+    log: str = ""
 
     @property
     def sentence(self) -> str:
@@ -52,16 +57,16 @@ def too_slow(what: str, advice: str) -> Finding:
     return Finding(verdict="NOT_CHECKED", code=Code.MISMATCH, kind=TOO_SLOW, what=what, advice=advice)
 
 
-def wrong(kind: str, what: str, advice: str = "") -> Finding:
+def wrong(kind: str, what: str, advice: str = "", log: str = "") -> Finding:
     """A kernel that nobody may train with."""
     advice = advice or "Do not train with it: keep the report, and use another backend's image until it is understood."
-    return Finding(verdict="FAIL", code=Code.WRONG, kind=kind, what=what, advice=advice)
+    return Finding(verdict="FAIL", code=Code.WRONG, kind=kind, what=what, advice=advice, log=log)
 
 
-def internal(what: str) -> Finding:
+def internal(what: str, kind: str = "internal", log: str = "") -> Finding:
     """The check's own failure, which says nothing about attention."""
     advice = "Report it with the log in the report; ATTN_CHECK=warn goes past it."
-    return Finding(verdict="NOT_CHECKED", code=Code.INTERNAL, kind="internal", what=what, advice=advice)
+    return Finding(verdict="NOT_CHECKED", code=Code.INTERNAL, kind=kind, what=what, advice=advice, log=log)
 
 
 def gpu_fault(kind: str, what: str, advice: str) -> Finding:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
+from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault
-from entrypoint.outcome import Outcome
+
+if TYPE_CHECKING:
+    from entrypoint.events import HealthEvent
+    from entrypoint.outcome import Outcome
 
 # NVIDIA's Xid catalogue: these are the hardware's or the driver's, whatever program ran. Others, such as 13 and 31
 # (illegal access by a kernel), are as likely a program's, and are only named beside the crash that they belong to.
@@ -25,46 +29,48 @@ _DRAIN: Final = "Start the job on another node, and drain this one: its GPU need
 
 def judge_health(outcome: Outcome) -> list[Finding]:
     """A GPU whose memory or bus has failed is no place to train, even when every case came out right."""
-    facts = outcome.health or {}
-    name = outcome.gpu.get("name", outcome.device)
+    facts, name = outcome.health, outcome.name
+    if facts is None:
+        return []
     found = []
-    if errors := facts.get("ecc_uncorrected"):
+    if errors := facts.ecc_uncorrected:
         text = f"{name} has had uncorrected memory errors (ECC) since it was started: {errors}."
         found.append(gpu_fault("ecc", text, f"{_DRAIN} (nvidia-smi -q -d ECC,ROW_REMAPPER)."))
-    if facts.get("row_remap_failed"):
+    if facts.row_remap_failed:
         text = f"{name} has a memory row that could not be remapped."
         found.append(gpu_fault("remap", text, f"{_DRAIN} (nvidia-smi -q -d ROW_REMAPPER)."))
-    elif facts.get("row_remap_pending"):
+    elif facts.row_remap_pending:
         text = f"{name} waits for a reset that maps a bad memory row out."
         advice = "It computes as before; reset it when no job runs on it (nvidia-smi -r)."
         found.append(Finding(verdict="DEGRADED", code=Code.PASS, kind="remap", what=text, advice=advice))
-    for xid in dict.fromkeys(facts.get("xids") or ()):
+    for xid in dict.fromkeys(facts.xids or ()):
         if xid in HARDWARE_XIDS:
             text = f"{name} reported Xid {xid} ({HARDWARE_XIDS[xid]}) during the check."
             found.append(gpu_fault("xid", text, f"{_DRAIN} (dmesg | grep Xid)."))
     return found
 
 
-def state(facts: dict[str, Any] | None) -> str:
+def state(facts: HealthEvent | None) -> str:
     """Temperature, power and clocks under load, in a few words: "68 °C, at its power limit"."""
-    facts = facts or {}
+    if facts is None:
+        return "sensors not readable"
     parts = []
-    if facts.get("temperature") is not None:
-        parts.append(f"{facts['temperature']} °C")
-    if facts.get("power_watts") is not None and facts.get("power_limit_watts"):
-        parts.append(f"{facts['power_watts']:.0f} of {facts['power_limit_watts']:.0f} W")
-    if facts.get("sm_megahertz") is not None and facts.get("sm_megahertz_max"):
-        parts.append(f"{facts['sm_megahertz']} of {facts['sm_megahertz_max']} MHz")
+    if facts.temperature is not None:
+        parts.append(f"{facts.temperature} °C")
+    if facts.power_watts is not None and facts.power_limit_watts:
+        parts.append(f"{facts.power_watts:.0f} of {facts.power_limit_watts:.0f} W")
+    if facts.sm_megahertz is not None and facts.sm_megahertz_max:
+        parts.append(f"{facts.sm_megahertz} of {facts.sm_megahertz_max} MHz")
     if how := held_back(facts):
         parts.append(how)
-    if others := facts.get("other_processes"):
+    if others := facts.other_processes:
         parts.append(f"{others} other process{'es' if others > 1 else ''} on it")
-    return ", ".join(parts) or f"sensors not readable{': ' + str(facts['reason']) if facts.get('reason') else ''}"
+    return ", ".join(parts) or f"sensors not readable{': ' + cause(facts.reason) if facts.reason else ''}"
 
 
-def held_back(facts: dict[str, Any]) -> str:
+def held_back(facts: HealthEvent) -> str:
     """What held the clocks back; a power limit does so on every GPU at full load. Empty when nothing, or unknown."""
-    reasons = [reason for reason in facts.get("throttle") or () if reason != "sw_power_cap"]
+    reasons = [reason for reason in facts.throttle or () if reason != "sw_power_cap"]
     if reasons:
         return f"clocks held back by {', '.join(reasons)}"
-    return "at its power limit" if facts.get("throttle") else ""
+    return "at its power limit" if facts.throttle else ""

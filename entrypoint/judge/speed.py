@@ -1,9 +1,10 @@
-"""What throughput says: a slow GPU, a slow kernel on a GPU that is not, or a speed that no kernel can have. Pure."""
+"""Judge throughput: the GPU is slow, only the kernel is slow, or the speed is one that no kernel can have. Pure."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
+from entrypoint.events import SpeedEvent
 from entrypoint.judge.finding import Finding, slow, wrong
 from entrypoint.judge.health import state
 from entrypoint.outcome import Outcome
@@ -29,26 +30,25 @@ def judge_speed(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[F
 def _impossible(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
     """A kernel that did nothing returns at once: SageAttention 2.2.0 had 2,427 TFLOP/s that way on an H200."""
     peak = peak_of(spec, outcome)
-    beyond = [speed for speed in outcome.speeds if peak is not None and speed["tflops"] > peak]
+    beyond = [speed for speed in outcome.speeds if peak is not None and speed.tflops > peak]
     if not beyond:
         return []
-    worst = max(beyond, key=lambda speed: float(speed["tflops"]))
-    what = f"{outcome.backend} cannot have run: {worst['direction']} in {worst['id']} seems to reach"
-    what += f" {worst['tflops']:,.0f} TFLOP/s, and {_name(outcome)} can do {peak:,.0f} at most."
+    worst = max(beyond, key=lambda speed: speed.tflops)
+    what = f"{outcome.backend} cannot have run: {worst.direction} in {worst.id} seems to reach"
+    what += f" {worst.tflops:,.0f} TFLOP/s, and {outcome.name} can do {peak:,.0f} at most."
     advice = "Its kernel returns without computing: keep the report, and use another backend's image."
     return [wrong("impossible-speed", what, advice)]
 
 
 def peak_of(spec: ImageSpec, outcome: Outcome) -> float | None:
     """More TFLOP/s than attention can have on this GPU; None on a CPU and before Ampere, whose bf16 is emulated."""
-    matmul = (outcome.ceiling or {}).get("matmul_tflops")
-    capability = str(outcome.gpu.get("capability"))
-    if spec.device != "cuda" or not matmul or capability.startswith(("3.", "5.", "6.", "7.")):
+    capability = outcome.gpu.capability if outcome.gpu else None
+    if spec.device != "cuda" or not outcome.ceiling or (capability or "").startswith(("3.", "5.", "6.", "7.")):
         return None
     backend, gpu = spec.backend(outcome.backend), gpu_of(spec, outcome)
     eight_bit = backend is not None and backend.eight_bit
     peak = None if gpu is None else gpu.peak_eight_bit if eight_bit else gpu.peak
-    measured = BEYOND * float(matmul)
+    measured = BEYOND * outcome.ceiling.matmul_tflops
     return max(measured, peak) if peak else measured * (EIGHT_BIT if eight_bit else 1.0)
 
 
@@ -61,10 +61,10 @@ def _slow_gpu(spec: ImageSpec, outcome: Outcome, *, fails: bool) -> list[Finding
     if gpu is None:
         return []
     missed = []
-    matmul = (outcome.ceiling or {}).get("matmul_tflops")
+    matmul = outcome.ceiling.matmul_tflops if outcome.ceiling else None
     if matmul and gpu.matmul and matmul < gpu.matmul:
         missed.append(f"a bf16 matmul reaches {matmul:.0f} TFLOP/s, and should reach {gpu.matmul:.0f}")
-    copy = (outcome.bandwidth or {}).get("gigabytes_per_second")
+    copy = outcome.bandwidth.gigabytes_per_second if outcome.bandwidth else None
     if copy and gpu.bandwidth and copy < gpu.bandwidth:
         missed.append(f"a copy reaches {copy:,.0f} GB/s, and should reach {gpu.bandwidth:,.0f}")
     if not missed:
@@ -84,7 +84,7 @@ def _slow_kernel(spec: ImageSpec, outcome: Outcome, *, fails: bool) -> list[Find
     if not below:
         return []
     _, share, floor, speed = min(below, key=lambda item: item[0])
-    what = f"{outcome.backend} is slow on {_name(outcome)}: {speed['direction']} in {speed['id']} reaches {share:.0%}"
+    what = f"{outcome.backend} is slow on {outcome.name}: {speed.direction} in {speed.id} reaches {share:.0%}"
     what += f" of the matmul ceiling, and should reach {floor:.0%} ({len(below)} of {len(outcome.speeds)} too slow)."
     advice = f"The GPU itself is not slow{_known(spec, outcome)}: suspect a fallback or another version of the kernel."
     return [slow("slow-kernel", what, advice, fails=fails)]
@@ -95,23 +95,18 @@ def _known(spec: ImageSpec, outcome: Outcome) -> str:
     return "" if gpu is not None and gpu.matmul else ", as far as is known of this model"
 
 
-def of_matmul(speed: dict[str, Any], outcome: Outcome) -> float | None:
+def of_matmul(speed: SpeedEvent, outcome: Outcome) -> float | None:
     """Attention's throughput as a share of the matmul ceiling measured seconds apart; None without a ceiling."""
-    ceiling = (outcome.ceiling or {}).get("matmul_tflops")
-    return float(speed["tflops"]) / float(ceiling) if ceiling else None
+    return speed.tflops / outcome.ceiling.matmul_tflops if outcome.ceiling and outcome.ceiling.matmul_tflops else None
 
 
-def floor_of(spec: ImageSpec, outcome: Outcome, speed: dict[str, Any]) -> float | None:
+def floor_of(spec: ImageSpec, outcome: Outcome, speed: SpeedEvent) -> float | None:
     """The least share expected of this call on this device, or None where nothing was measured: unknown never fails."""
-    wanted = (outcome.gpu.get("name"), outcome.backend, speed["id"])
+    wanted = (outcome.name, outcome.backend, speed.id)
     floor: Floor | None = next((f for f in spec.floors if (f.gpu, f.backend, f.case) == wanted), None)
-    return None if floor is None else floor.forward if speed["direction"] == "forward" else floor.backward
+    return None if floor is None else floor.forward if speed.direction == "forward" else floor.backward
 
 
 def gpu_of(spec: ImageSpec, outcome: Outcome) -> GpuSpec | None:
     """What is known of this model. By its whole name: a part may be another card's, or that of a slice (MIG)."""
-    return next((gpu for gpu in spec.gpus if gpu.name == outcome.gpu.get("name")), None)
-
-
-def _name(outcome: Outcome) -> str:
-    return str(outcome.gpu.get("name", "this device"))
+    return next((gpu for gpu in spec.gpus if gpu.name == outcome.name), None)

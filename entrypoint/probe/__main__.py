@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from entrypoint.events import Subject
+from entrypoint.events import CaseErrorEvent, FirstCallEvent, KernelsEvent, Subject, UnusableEvent
 from entrypoint.probe import (
     accuracy,
     ahead,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # and a later start, which finds the earlier ones in the cache, gets to them.
 COMPILE_SECONDS = 20.0
 UNLIMITED = Limit()
+# Characters of an exception that an event carries: several pages of a compiler's.
+LONGEST_REASON = 16_000
 
 
 class Unusable(Exception):
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ahead.start(options.backend, options.device, options.jobs, os.environ) as helpers:
             probe(options.backend, options.device, log, helpers, limit)
     except Unusable as refusal:
-        log.emit("unusable", subject=refusal.subject, reason=str(refusal))
+        log.emit(UnusableEvent(subject=refusal.subject, reason=str(refusal)))
     return 0
 
 
@@ -70,11 +72,11 @@ def probe(
     with log.phase("machine", device_name):
         with unusable_if_it_raises("device"):
             where = device.open_device(device_name)
-        machine: dict[str, Any] = facts.machine(where)
-        log.emit("machine", **machine)
+        machine = facts.machine(where)
+        log.emit(machine)
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
-    with sensors.watched(machine["device"]["uuid"], log) as watched:
+    with sensors.watched(machine.device.uuid, log) as watched:
         plan = schedule.plan(backend, where.type, far=memory.room_for_far(where))
         compiled = compile_variants(plan, helpers, where, log, limit)
         left_out = check_cases(plan, compiled, where, log, limit)
@@ -82,7 +84,7 @@ def probe(
             observe_kernels(asked, cases.startup_cases(asked.capabilities)[0], where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
         performance.measure_speed(backend, where, log, watched, survive)
-    log.emit("done", seconds=log.seconds, left_out=left_out)
+    log.done(left_out)
 
 
 def compile_variants(
@@ -117,7 +119,7 @@ def first_call(run: schedule.Scheduled, where: torch.device, log: EventLog) -> s
     with log.phase("compile", run.case.id) as watch:
         try:
             calls.first(run.backend, run.case, where)
-            log.emit("first_call", id=run.case.id, seconds=watch.elapsed())
+            log.emit(FirstCallEvent(id=run.case.id, seconds=watch.elapsed()))
         except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
             device.recover(where)
             return None if device.is_out_of_memory(error) else describe(error)
@@ -136,18 +138,8 @@ def check_cases(
             continue
         with log.phase("correctness", case.id) as watch, case_error_if_it_raises(case.id, where, log):
             measured = accuracy.measure(run.backend, case, where)
-            log.emit(
-                "case",
-                id=case.id,
-                dtype=case.dtype,
-                inputs=case.inputs,
-                seconds=watch.elapsed(),
-                tensors=measured.tensors,
-                no_gradient=measured.no_gradient,
-                mutated=measured.mutated,
-                repeatable=measured.repeatable,
-                relative_error=None if capabilities is None else capabilities.relative_error,
-            )
+            designed = None if capabilities is None else capabilities.relative_error
+            log.emit(measured.event(case, watch.elapsed(), designed))
     return left_out
 
 
@@ -163,7 +155,7 @@ def observe_kernels(backend: backends.Backend, case: cases.Case, where: torch.de
             device.recover(where)
     observed = observe.attribute(seen.names, backend.name)
     names = observe.presentable(seen.names)
-    log.emit("kernels", asked=backend.name, names=names, observed=observed, recorded=seen.recorded, reason=reason)
+    log.emit(KernelsEvent(asked=backend.name, names=names, observed=observed, recorded=seen.recorded, reason=reason))
 
 
 @contextmanager
@@ -181,13 +173,16 @@ def case_error_if_it_raises(subject: str, where: torch.device, log: EventLog) ->
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
-        log.emit("case_error", id=subject, reason=describe(error), out_of_memory=device.is_out_of_memory(error))
+        full = device.is_out_of_memory(error)
+        log.emit(CaseErrorEvent(id=subject, reason=describe(error), out_of_memory=full))
         device.recover(where)
 
 
 def describe(error: BaseException) -> str:
-    """The exception's type and message, short enough for a report."""
-    return f"{type(error).__name__}: {error}"[:2000]
+    """The exception's type and message; of a very long one the beginning and the end, where causes stand."""
+    text = f"{type(error).__name__}: {error}"
+    half = LONGEST_REASON // 2
+    return text if len(text) <= LONGEST_REASON else f"{text[:half]}\n[…]\n{text[-half:]}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from entrypoint.events import TENSOR_FIELDS
+from entrypoint.events import CaseEvent, TensorErrors, TensorName
 from entrypoint.probe import calls, memory, reference
 from entrypoint.probe.backends import Arguments, Backend
 from entrypoint.probe.cases import Case
@@ -16,25 +16,34 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TENSORS = ("out", "dq", "dk", "dv")
-LSE = "lse"
+TENSORS: Final[tuple[TensorName, ...]] = ("out", "dq", "dk", "dv")
+LSE: Final = "lse"
 # Runs that must agree in every bit with the first, where the backend claims to be deterministic.
 REPEATS = 2
-Errors = dict[str, float | bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """TENSOR_FIELDS of each of TENSORS; None for a gradient that does not exist, with the reason in `no_gradient`.
+    """What one case measured, in the terms of CaseEvent, which is made of it."""
 
-    LSE is among them where the backend offers it. `mutated`: the inputs that the backend wrote into. `repeatable`:
-    whether every bit was the same again; None where it claims nothing.
-    """
-
-    tensors: dict[str, Errors | None]
+    tensors: dict[TensorName, TensorErrors | None]
     no_gradient: str | None
     mutated: tuple[str, ...] = ()
     repeatable: bool | None = None
+
+    def event(self, case: Case, seconds: float, relative_error: float | None = None) -> CaseEvent:
+        """The event of `case`, which took so many seconds; `relative_error` is the backend's by its design."""
+        return CaseEvent(
+            id=case.id,
+            dtype=case.dtype,
+            inputs=case.inputs,
+            seconds=seconds,
+            relative_error=relative_error,
+            tensors=self.tensors,
+            no_gradient=self.no_gradient,
+            mutated=self.mutated,
+            repeatable=self.repeatable,
+        )
 
 
 def measure(backend: Backend, case: Case, where: torch.device) -> Measured:
@@ -89,8 +98,8 @@ def equal(one: calls.Results, other: calls.Results) -> bool:
 
 def errors(
     name: str, actual: Tensor | None, plain: Tensor | None, exact: Tensor | None, floor: float | None = None
-) -> Errors | None:
-    """TENSOR_FIELDS of one tensor, read back from the device in one transfer.
+) -> TensorErrors | None:
+    """How far one tensor is off, read back from the device in one transfer.
 
     `floor` is the size that errors are measured by where the right answer is zero everywhere.
     """
@@ -112,5 +121,12 @@ def errors(
         scale,
         actual.isfinite().all().double(),
     )
-    fields: Errors = dict(zip(TENSOR_FIELDS, torch.stack(values).tolist(), strict=True))
-    return {**fields, "finite": bool(fields["finite"])}
+    error, baseline, relative, baseline_relative, largest, finite = torch.stack(values).tolist()
+    return TensorErrors(
+        error=error,
+        baseline=baseline,
+        relative=relative,
+        baseline_relative=baseline_relative,
+        scale=largest,
+        finite=bool(finite),
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from entrypoint.events import Dtype
 from entrypoint.probe.backends import Arguments, Capabilities
 from entrypoint.probe.memory import Layout
 
@@ -31,7 +32,7 @@ class Case:
     kv_heads: int
     head_dim: int
     causal: bool
-    dtype: str = "bfloat16"
+    dtype: Dtype = "bfloat16"
     seed: int = 0
     inputs: str = "normal"
     head_dim_v: int | None = None

@@ -1,16 +1,15 @@
-"""Writing the events: one JSON object a line, flushed at once, on a descriptor that nothing else writes to."""
+"""Write the events: one JSON object a line, flushed at once, to a descriptor that nothing else writes to."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
-from entrypoint.events import Phase
+from entrypoint.events import NAMES, DoneEvent, Event, Phase, PhaseEvent, encode
 
 
 class Watch:
@@ -30,6 +29,7 @@ class EventLog:
     def __init__(self, stream: TextIO, now: Callable[[], float] = time.perf_counter) -> None:
         self._stream = stream
         self._now = now
+        self._written: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
 
     @classmethod
@@ -44,25 +44,22 @@ class EventLog:
         os.dup2(2, 1)
         return cls(os.fdopen(private, "w", encoding="utf-8"))
 
-    def emit(self, event: str, **fields: object) -> None:
-        self._stream.write(json.dumps({"event": event, **_plain(fields)}, allow_nan=False) + "\n")
+    def emit(self, event: Event) -> None:
+        """Write one line, and count it for the last one, `done`, so that the parent knows what got lost."""
+        self._stream.write(encode(event) + "\n")
         self._stream.flush()
+        self._written[NAMES[type(event)]] += 1
+
+    def done(self, left_out: Sequence[str]) -> None:
+        """Write the last line; `left_out` are the ids of cases that were not run."""
+        self.emit(DoneEvent(seconds=self.seconds, left_out=tuple(left_out), written=dict(self._written)))
 
     @contextmanager
     def phase(self, name: Phase, detail: str = "") -> Iterator[Watch]:
         """Say what is about to be done, and count its seconds to the phase `name` whether or not it succeeds."""
-        self.emit("phase", name=name, detail=detail)
+        self.emit(PhaseEvent(name=name, detail=detail))
         watch = Watch(self._now)
         try:
             yield watch
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + watch.elapsed()
-
-
-def _plain(value: object) -> Any:
-    """JSON has no NaN or infinity: a number that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrypoint import devices
+from entrypoint.events import DeviceFacts, MachineEvent
+from entrypoint.probe.backends import hardware
 
 if TYPE_CHECKING:
     import torch
@@ -29,21 +29,23 @@ PACKAGES = (
     "nvidia-cudnn-cu13",
     "nvidia-cublas-cu12",
     "nvidia-cublas",
+    # Triton as torch's wheels for ROCm ask for it, by its newer and its older name.
+    "triton-rocm",
+    "pytorch-triton-rocm",
 )
-CPU_INFO = Path("/proc/cpuinfo")
 
 
-def machine(where: torch.device) -> dict[str, object]:
-    """The fields of a `machine` event; torch's own version says which CUDA it was built for."""
+def machine(where: torch.device) -> MachineEvent:
+    """Versions and the device; torch's own version says which CUDA it was built for."""
     import torch
 
     describe = cuda_device if where.type == "cuda" else cpu_device
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "packages": installed(),
-        "device": describe(where),
-    }
+    return MachineEvent(
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        packages=installed(),
+        device=describe(where),
+    )
 
 
 def installed() -> dict[str, str]:
@@ -56,40 +58,61 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def cuda_device(where: torch.device) -> dict[str, object]:
-    """DEVICE_FIELDS of a GPU; the uuid as nvidia-smi writes it, memory in bytes."""
+def cuda_device(where: torch.device) -> DeviceFacts:
+    """A GPU's facts; the uuid as nvidia-smi or rocminfo writes it, memory in bytes.
+
+    AMD's torch has the gfx name with its features ("gfx942:sramecc+:xnack-"); the capability is the name alone.
+    """
     import torch
 
     index = where.index if where.index is not None else torch.cuda.current_device()
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
-    return {
-        "index": index,
-        "name": properties.name,
-        "uuid": f"GPU-{properties.uuid}",
-        "capability": f"{properties.major}.{properties.minor}",
-        "driver": driver_version(),
-        "memory_total": total,
-        "memory_free": free,
-    }
+    return DeviceFacts(
+        index=index,
+        name=properties.name,
+        uuid=_amd_uuid(str(properties.uuid)) if on_amd() else f"GPU-{properties.uuid}",
+        capability=str(hardware.chip_of(where)) if on_amd() else f"{properties.major}.{properties.minor}",
+        driver=driver_version(),
+        memory_total=total,
+        memory_free=free,
+    )
 
 
-def cpu_device(where: torch.device) -> dict[str, object]:
-    """DEVICE_FIELDS of the CPU; memory is the host's, not a container's limit."""
+def on_amd() -> bool:
+    """Whether torch was built for AMD's GPUs, which it calls `cuda` too."""
+    import torch
+
+    return torch.version.hip is not None
+
+
+def _amd_uuid(uuid: str) -> str:
+    """HIP's UUID is the 16 hexadecimal digits of rocminfo's as text, and torch prints the bytes of that text."""
+    try:
+        digits = bytes.fromhex(uuid.replace("-", "")).decode("ascii")
+        return f"GPU-{int(digits, 16):016x}"
+    except ValueError:
+        return f"GPU-{uuid}"
+
+
+def cpu_device(where: torch.device) -> DeviceFacts:
+    """The CPU's facts; memory is the host's, not a container's limit."""
     page = os.sysconf("SC_PAGE_SIZE")
-    return {
-        "index": where.index or 0,
-        "name": cpu_name(),
-        "uuid": None,
-        "capability": None,
-        "driver": None,
-        "memory_total": os.sysconf("SC_PHYS_PAGES") * page,
-        "memory_free": os.sysconf("SC_AVPHYS_PAGES") * page,
-    }
+    return DeviceFacts(
+        index=where.index or 0,
+        name=devices.processor(),
+        uuid=None,
+        capability=None,
+        driver=None,
+        memory_total=os.sysconf("SC_PHYS_PAGES") * page,
+        memory_free=os.sysconf("SC_AVPHYS_PAGES") * page,
+    )
 
 
 def driver_version() -> str | None:
     """Such as "580.159.04", from the kernel module's own file, or where that is missing (WSL) from nvidia-ml-py."""
+    if on_amd():
+        return devices.look(os.environ, vendor=devices.AMD).driver
     return devices.look(os.environ).driver or _driver_from_nvml()
 
 
@@ -100,11 +123,3 @@ def _driver_from_nvml() -> str | None:
         return str(nvml.nvmlSystemGetDriverVersion())
     except Exception:  # noqa: BLE001 - NVMLError is only known once the import succeeded; not to know is no failure
         return None
-
-
-def cpu_name(path: Path = CPU_INFO) -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.machine()

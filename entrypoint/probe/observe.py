@@ -92,7 +92,7 @@ def owners(name: str) -> tuple[str, ...]:
     return tuple(backend for backend, rules in backends.kernel_rules().items() if rules.search(name))
 
 
-def presentable(names: Sequence[str]) -> list[str]:
+def presentable(names: Sequence[str]) -> tuple[str, ...]:
     """Attention's own kernels first, then products and softmaxes, then copies and fills; long names are cut."""
     ordered = sorted(names, key=lambda name: (not owners(name), not UNFUSED.search(name)))
-    return [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in ordered]
+    return tuple(name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in ordered)

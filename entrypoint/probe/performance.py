@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from entrypoint.events import BandwidthEvent, CeilingEvent, Direction, SpeedEvent
 from entrypoint.probe import calls
 from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
@@ -22,49 +23,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Direction = Literal["forward", "backward"]
 # Rows and columns: large enough to fill a GPU for a millisecond.
 MATMUL_SIZE = 8192
-# Of each of the two buffers of a copy: far larger than any last-level cache of a GPU.
+# Bytes of each of the two buffers of a copy: far larger than any last-level cache of a GPU.
 COPY_BYTES = 1 << 30
 # All timings of a check together. A healthy GPU needs less than one; a CPU without bf16 instructions needs them all,
 # and half a second more where a call is slow.
 SECONDS = {"cuda": 30.0, "cpu": 1.5}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ceiling:
-    """One square bf16 matrix product: median seconds, samples of `planned`, and 2 n^3 FLOPs over that median."""
-
-    tflops: float
-    seconds: float
-    samples: tuple[float, ...]
-    planned: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bandwidth:
-    """One copy within the device's memory: median seconds, samples, and GB/s (10^9) read and written together."""
-
-    gigabytes_per_second: float
-    seconds: float
-    samples: tuple[float, ...]
-    planned: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """One direction of one attention call: median seconds, samples of `planned`, and FLOPs over the median.
-
-    `call` says in words what was called.
-    """
-
-    direction: Direction
-    call: str
-    tflops: float
-    seconds: float
-    samples: tuple[float, ...]
-    planned: int
 
 
 SHIFTED_ONLY = frozenset({"shifted"})
@@ -100,15 +65,13 @@ def measure_speed(
     budget = Budget(SECONDS[where.type], 2 * len(timed) + 2 * ceilings, clock.now)
     if ceilings:
         with log.phase("performance", "matmul"), survive("matmul"):
-            ceiling = matmul_ceiling(where, clock, budget.share())
-            fields = {"seconds": ceiling.seconds, "samples": ceiling.samples, "planned": ceiling.planned}
-            log.emit("ceiling", matmul_tflops=ceiling.tflops, **fields)
+            log.emit(matmul_ceiling(where, clock, budget.share()))
         with log.phase("performance", "copy"), survive("copy"):
-            log.emit("bandwidth", **asdict(copy_bandwidth(where, clock, budget.share())))
+            log.emit(copy_bandwidth(where, clock, budget.share()))
     for case in timed:
         with log.phase("performance", case.id), survive(case.id):
             for speed in attention_speeds(backend, case, where, clock, budget):
-                log.emit("speed", id=case.id, **asdict(speed))
+                log.emit(speed)
 
 
 def attention_flops(case: Case, direction: Direction) -> float:
@@ -131,29 +94,29 @@ def in_words(case: Case) -> str:
     return f"{mask}, {case.batch} x {case.seqlen} positions, {case.heads} heads{kv} of {case.head_dim}, {case.dtype}"
 
 
-def matmul_ceiling(where: torch.device, clock: Clock | None = None, effort: Effort = USUAL) -> Ceiling:
+def matmul_ceiling(where: torch.device, clock: Clock | None = None, effort: Effort = USUAL) -> CeilingEvent:
     """What this device reaches on the operation that attention is made of, here and now."""
     import torch
 
     size, clock = MATMUL_SIZE, clock or clock_for(where)
     left, right = (torch.randn(size, size, device=where).to(torch.bfloat16) for _ in range(2))
     timing = steady(lambda pair: torch.mm(*pair), lambda: (left, right), clock, effort)
-    return Ceiling(tflops=2.0 * size**3 / timing.seconds / 1e12, **asdict(timing))
+    return CeilingEvent(matmul_tflops=2.0 * size**3 / timing.seconds / 1e12, **vars(timing))
 
 
-def copy_bandwidth(where: torch.device, clock: Clock | None = None, effort: Effort = USUAL) -> Bandwidth:
+def copy_bandwidth(where: torch.device, clock: Clock | None = None, effort: Effort = USUAL) -> BandwidthEvent:
     """What this device's memory reaches: every byte of a large buffer read once and written once."""
     import torch
 
     size, clock = COPY_BYTES, clock or clock_for(where)
     source, target = (torch.zeros(size, dtype=torch.uint8, device=where) for _ in range(2))
     timing = steady(lambda _: target.copy_(source), lambda: None, clock, effort)
-    return Bandwidth(gigabytes_per_second=2.0 * size / timing.seconds / 1e9, **asdict(timing))
+    return BandwidthEvent(gigabytes_per_second=2.0 * size / timing.seconds / 1e9, **vars(timing))
 
 
 def attention_speeds(
     backend: Backend, case: Case, where: torch.device, clock: Clock | None = None, budget: Budget | None = None
-) -> Iterator[Speed]:
+) -> Iterator[SpeedEvent]:
     """Forward as training runs it (inputs that require gradients), then backward, each as soon as it is known.
 
     Each backward sample has its own forward, not counted: compiled backwards refuse to run twice on one graph. A
@@ -179,6 +142,6 @@ def _share(budget: Budget | None) -> Effort:
     return USUAL if budget is None else budget.share()
 
 
-def _speed(case: Case, direction: Direction, timing: Timing) -> Speed:
+def _speed(case: Case, direction: Direction, timing: Timing) -> SpeedEvent:
     tflops = attention_flops(case, direction) / timing.seconds / 1e12
-    return Speed(direction=direction, call=in_words(case), tflops=tflops, **asdict(timing))
+    return SpeedEvent(id=case.id, direction=direction, call=in_words(case), tflops=tflops, **vars(timing))

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from entrypoint.judge.verdict import conduct_of, worst_of
+from entrypoint.events import CaseEvent
+from entrypoint.judge.budgets import weigh_case, worst_of
+from entrypoint.judge.verdict import conduct_of
 from entrypoint.probe import accuracy, cases, memory
 from entrypoint.probe.backends import Backend
 from tests.defects.seeded import wrong_kernels
@@ -31,27 +32,18 @@ not initialised with NaN, where on a GPU the check has done so (entrypoint/probe
 """
 
 
-def event_of(backend: Backend, case: cases.Case) -> dict[str, Any]:
-    """The fields of the `case` event that decide."""
+def event_of(backend: Backend, case: cases.Case) -> CaseEvent:
+    """The event of one case, as the check makes it."""
     import torch
 
-    measured = accuracy.measure(backend, case, torch.device("cpu"))
-    return {
-        "id": case.id,
-        "dtype": case.dtype,
-        "inputs": case.inputs,
-        "tensors": measured.tensors,
-        "no_gradient": measured.no_gradient,
-        "mutated": measured.mutated,
-        "repeatable": measured.repeatable,
-    }
+    return accuracy.measure(backend, case, torch.device("cpu")).event(case, seconds=0.0)
 
 
-def finding(event: dict[str, Any]) -> str | None:
+def finding(event: CaseEvent) -> str | None:
     """What the verdict has against a case, in a few words; None when it passes."""
-    if event["no_gradient"]:
-        return str(event["no_gradient"])
-    worst = worst_of(event)
+    if event.no_gradient:
+        return event.no_gradient
+    worst = worst_of(weigh_case(event))
     if not worst.within:
         return f"{worst.tensor} {'not finite' if worst.rule == 'finite' else f'({worst.rule})'}"
     return conduct_of(event)

@@ -70,7 +70,7 @@ def call(name: str) -> None:
 
     from entrypoint.probe.fa4 import prebuild
 
-    variant = next(each for each in prebuild.training([(64, 64), (128, 128)]) if each.id == name)
+    variant = next(each for each in prebuild.training([(64, 64), (128, 128)], "sm_90") if each.id == name)
     torch.zeros(1, device="cuda")
     seconds: list[float] = []
 
@@ -81,7 +81,7 @@ def call(name: str) -> None:
         seconds.append(round(time.monotonic() - started, 3))
         return result
 
-    out = timed(lambda: prebuild.train(variant, interface))
+    out = timed(lambda: prebuild.train(variant, interface, gradients=True))
     timed(lambda: out.backward(torch.ones_like(out)))
     print(json.dumps({"variant": name, "forward": seconds[0], "backward": seconds[1]}))
 

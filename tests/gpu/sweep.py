@@ -10,7 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("backends", nargs="+", metavar="BACKEND")
     options = parser.parse_args()
     where = device.open_device(options.device)
-    document: dict[str, Any] = {"date": date.today().isoformat(), **facts.machine(where), "backends": {}}
+    document: dict[str, Any] = {"date": date.today().isoformat(), **asdict(facts.machine(where)), "backends": {}}
     for name in options.backends:
         document["backends"][name] = swept = sweep(backends.load(name, where), where, options.sweeps)
         worst = max(swept["cases"].items(), key=lambda item: float(item[1]["ratio"]))
@@ -74,10 +74,8 @@ def weighed(run: schedule.Scheduled, where: torch.device) -> dict[str, Any]:
     if measured.mutated or measured.no_gradient or measured.repeatable is False:
         return {"ratio": float("inf"), "conduct": [*measured.mutated, measured.no_gradient, measured.repeatable]}
     claims = run.backend.capabilities
-    about = {"dtype": run.case.dtype, "inputs": run.case.inputs}
     designed = None if claims is None else claims.relative_error
-    weights = weigh_case({**about, "tensors": measured.tensors, "relative_error": designed})
-    worst = max(weights, key=lambda one: one.ratio)
+    worst = max(weigh_case(measured.event(run.case, 0.0, designed)), key=lambda one: one.ratio)
     return {"ratio": round(worst.ratio, 3), "tensor": worst.tensor, "rule": worst.rule}
 
 

@@ -4,27 +4,36 @@ The launcher's tests put it in the place of `entrypoint/probe/__main__.py`: ther
 could select it. It writes the events of `entrypoint.events` without torch, so that a test takes milliseconds.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+
+from entrypoint import events
 
 BEHAVIOUR = Path(__file__).with_name("behaviour").read_text().strip()
 ARGUMENTS = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 BACKEND, DEVICE = ARGUMENTS["--backend"], ARGUMENTS["--device"]
-GPU = {"name": "NVIDIA Fake", "uuid": "GPU-0", "capability": "9.0", "driver": "580.1", "memory_total": 1 << 30}
 EVENTS = os.fdopen(int(ARGUMENTS["--events"]), "w")
+PAGES = "\n".join(
+    ["InductorError: LoweringException:", *["a page of code"] * 40, "AssertionError: libcuda.so cannot found!"]
+)
+WRITTEN: Counter[str] = Counter()
 
 
-def emit(event: str, **fields: object) -> None:
-    print(json.dumps({"event": event, **fields}), file=EVENTS, flush=True)
+def emit(event: events.Event) -> None:
+    name = events.NAMES[type(event)]
+    WRITTEN[name] += 1
+    line = events.encode(event)
+    # Half of a line, as when a library writes into the middle of it.
+    print(line[: len(line) // 2] if BEHAVIOUR == f"garbled {name}" else line, file=EVENTS, flush=True)
 
 
-def phase(name: str, detail: str = "") -> None:
-    emit("phase", name=name, detail=detail)
+def phase(name: events.Phase, detail: str = "") -> None:
+    emit(events.PhaseEvent(name=name, detail=detail))
     if BEHAVIOUR == f"crash in {name}":
         os.kill(os.getpid(), signal.SIGSEGV)
     if BEHAVIOUR == f"killed in {name}":
@@ -43,9 +52,48 @@ def phase(name: str, detail: str = "") -> None:
         os._exit(0)
 
 
-def numbers(error: float = 0.002) -> dict[str, object]:
-    baseline = {"baseline": 0.002, "baseline_relative": 0.002}
-    return {"error": error, "relative": error, "scale": 1.0, "finite": True, **baseline}
+def numbers(error: float = 0.002) -> events.TensorErrors:
+    return events.TensorErrors(
+        error=error, baseline=0.002, relative=error, baseline_relative=0.002, scale=1.0, finite=True
+    )
+
+
+def facts() -> events.DeviceFacts:
+    capability = BEHAVIOUR.removeprefix("capability ") if BEHAVIOUR.startswith("capability ") else "9.0"
+    on_gpu = DEVICE != "cpu"
+    return events.DeviceFacts(
+        index=0,
+        name="NVIDIA Fake" if on_gpu else "fake CPU",
+        uuid="GPU-0" if on_gpu else None,
+        capability=capability if on_gpu else None,
+        driver="580.1" if on_gpu else None,
+        memory_total=1 << 30,
+        memory_free=1 << 30,
+    )
+
+
+def case() -> events.CaseEvent:
+    gradient = None if BEHAVIOUR == "no gradient" else numbers()
+    return events.CaseEvent(
+        id="causal-d64",
+        dtype="bfloat16",
+        inputs="normal",
+        seconds=0.1,
+        tensors={
+            "out": numbers(0.5 if BEHAVIOUR == "wrong" else 0.002),
+            "dq": gradient,
+            "dk": gradient,
+            "dv": gradient,
+        },
+        mutated=("k",) if BEHAVIOUR == "mutated" else (),
+        repeatable=BEHAVIOUR != "not repeatable",
+    )
+
+
+def speed(direction: events.Direction) -> events.SpeedEvent:
+    return events.SpeedEvent(
+        id="s512", direction=direction, call="causal", tflops=50.0, seconds=0.1, samples=(0.1,), planned=1
+    )
 
 
 def main() -> None:
@@ -54,30 +102,28 @@ def main() -> None:
         print("not an event", file=EVENTS, flush=True)
     phase("import")
     if BEHAVIOUR == "unusable backend":
-        emit("unusable", subject="backend", reason="ImportError: undefined symbol: _ZN3c10")
+        emit(events.UnusableEvent(subject="backend", reason="ImportError: undefined symbol: _ZN3c10"))
+        return
+    if BEHAVIOUR == "unusable in pages":
+        emit(events.UnusableEvent(subject="backend", reason=PAGES))
         return
     phase("machine")
     if BEHAVIOUR == "unusable device":
-        emit("unusable", subject="device", reason="RuntimeError: CUDA driver initialization failed")
+        emit(events.UnusableEvent(subject="device", reason="RuntimeError: CUDA driver initialization failed"))
         return
-    capability = BEHAVIOUR.removeprefix("capability ") if BEHAVIOUR.startswith("capability ") else "9.0"
-    facts = {**GPU, "index": 0, "capability": capability} if DEVICE != "cpu" else {"index": None, "name": "fake CPU"}
-    emit("machine", python="3", torch="9.9.9+cpu", packages={"torch": "9.9.9"}, device=facts)
+    emit(events.MachineEvent(python="3", torch="9.9.9+cpu", packages={"torch": "9.9.9"}, device=facts()))
     phase("compile")
     phase("correctness", "causal-d64")
-    wrong = BEHAVIOUR == "wrong"
-    none = BEHAVIOUR == "no gradient"
-    gradients = {name: None if none else numbers() for name in ("dq", "dk", "dv")}
-    conduct = {"mutated": ["k"] if BEHAVIOUR == "mutated" else [], "repeatable": BEHAVIOUR != "not repeatable"}
-    tensors = {"out": numbers(0.5 if wrong else 0.002), **gradients}
-    emit("case", id="causal-d64", seconds=0.1, tensors=tensors, **conduct)
+    emit(case())
     phase("observe")
-    emit("kernels", names=["some_kernel"], observed="other" if BEHAVIOUR == "other kernel" else BACKEND, recorded=1)
+    observed = "other" if BEHAVIOUR == "other kernel" else BACKEND
+    emit(events.KernelsEvent(asked=BACKEND, names=("some_kernel",), observed=observed, recorded=1))
+    emit(events.HealthEvent(reason="this device has no NVML"))
     phase("performance")
-    emit("ceiling", matmul_tflops=100.0, seconds=0.1, samples=[0.1])
-    for direction in ("forward", "backward"):
-        emit("speed", id="s512", direction=direction, tflops=50.0, seconds=0.1, samples=[0.1])
-    emit("done", seconds={"import": 0.1, "correctness": 0.2})
+    emit(events.CeilingEvent(matmul_tflops=100.0, seconds=0.1, samples=(0.1,), planned=1))
+    for direction in events.DIRECTIONS:
+        emit(speed(direction))
+    emit(events.DoneEvent(seconds={"import": 0.1, "correctness": 0.2}, left_out=(), written=dict(WRITTEN)))
     if BEHAVIOUR == "linger":
         time.sleep(600)
 

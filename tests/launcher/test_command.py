@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from entrypoint.inductor_cache import DEFAULT, DIRECTORY
 from tests.launcher.launchers import ContainerLauncher, Launcher, ProcessLauncher, wait_until
 from tests.patience import PATIENCE
 
@@ -54,6 +55,18 @@ def test_a_script_without_an_interpreter_line_is_126(launcher: Launcher) -> None
 
     assert result.code == 126
     assert "#!/bin/sh" in result.stderr
+
+
+@pytest.mark.parametrize("check", ["enforce", "off"])
+def test_the_command_shares_inductors_folder_of_this_cpu(launcher: Launcher, check: str) -> None:
+    """The image's directory becomes this CPU's part of it; one that the user chose stays as it is."""
+    shown = [
+        launcher.run("printenv", DIRECTORY, ATTN_CHECK=check, **{DIRECTORY: folder}).stdout.decode().strip()
+        for folder in (DEFAULT, "/tmp/mine")
+    ]
+
+    assert shown[0].startswith(f"{DEFAULT}/")
+    assert shown[1] == "/tmp/mine"
 
 
 @pytest.mark.parametrize("check", ["enforce", "warn", "off"])

@@ -98,7 +98,7 @@ def test_an_accepted_limitation_degrades(launcher: Launcher) -> None:
 
 def test_no_gpu_is_a_mismatch(launcher: Launcher) -> None:
     """A CUDA image on a machine without a GPU: 91, and two lines that say what is so and what to do."""
-    launcher.spec |= {"device": "cuda"}
+    launcher.spec |= {"device": "cuda", "vendor": "nvidia"}
 
     result = launcher.run("echo", "ran")
 
@@ -217,6 +217,52 @@ def test_noise_of_the_child_does_not_matter(launcher: Launcher) -> None:
     assert (result.code, result.stdout) == (0, b"ran\n")
 
 
+@pytest.mark.parametrize("kind", ["case", "kernels", "machine", "health"])
+def test_a_line_that_got_lost_is_not_a_pass(launcher: Launcher, kind: str) -> None:
+    """It might have been the one that fails: INTERNAL, with what is missing, and a note of the line itself."""
+    launcher.behave(f"garbled {kind}")
+
+    result = launcher.run("echo", "ran")
+
+    assert (result.code, result.stdout) == (95, b"")
+    assert f"of the child's events {kind} (1) cannot be read" in first_line(result.stderr)
+    assert "1 line of the child of cpu cannot be read" in result.stderr
+    assert launcher.report()["verdict"] == "NOT_CHECKED"
+
+
+def test_pages_of_an_exception_stay_out_of_the_first_lines(launcher: Launcher) -> None:
+    """The headline has the cause, and the report has it all."""
+    launcher.behave("unusable in pages")
+
+    result = launcher.run()
+
+    assert result.code == 90
+    assert "cannot be loaded in this image: AssertionError: libcuda.so cannot found!" in first_line(result.stderr)
+    assert result.stderr.count("a page of code") == 0
+    assert launcher.report()["logs"][-1].count("a page of code") == 40
+
+
+def test_auto_passes_over_a_backend_without_gradients(launcher: Launcher) -> None:
+    """ATTN_BACKEND=auto on an image whose first backend is forward-only: the one beside it trains, and is named."""
+    first = launcher.spec["backends"][0]
+    launcher.spec["backends"] = [{**first, "name": "sage", "gradients": False}, first]
+
+    result = launcher.run("sh", "-c", "echo $ATTN_BACKEND", ATTN_BACKEND="auto")
+
+    assert (result.code, result.stdout) == (0, b"sdpa\n")
+    assert "DEGRADED: sage has no gradients on cpu; sdpa was checked in its place." in first_line(result.stderr)
+
+
+def test_auto_takes_a_backend_without_gradients_that_is_accepted(launcher: Launcher) -> None:
+    """With ATTN_ALLOW=forward-only the image's order counts again."""
+    first = launcher.spec["backends"][0]
+    launcher.spec["backends"] = [{**first, "name": "sage", "gradients": False}, first]
+
+    result = launcher.run("sh", "-c", "echo $ATTN_BACKEND", ATTN_BACKEND="auto", ATTN_ALLOW="forward-only")
+
+    assert (result.code, result.stdout) == (0, b"sage\n")
+
+
 def test_a_broken_spec_is_internal(launcher: Launcher) -> None:
     """An image without a readable image.json says so."""
     launcher.spec = {"schema": 0}
@@ -233,8 +279,9 @@ def test_a_broken_spec_is_internal(launcher: Launcher) -> None:
 @pytest.fixture
 def gpu(container: ContainerLauncher) -> ContainerLauncher:
     """A container that seems to hold one GPU, and an image that supports Hopper alone."""
-    container.options += ["--device=/dev/null:/dev/nvidia0"]
-    container.spec |= {"device": "cuda", "architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
+    container.options += ["--device=/dev/null:/dev/nvidia0", "--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]
+    container.spec |= {"device": "cuda", "vendor": "nvidia"}
+    container.spec |= {"architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
     container.spec["backends"][0]["architectures"] = ["hopper"]
     container.spec["siblings"] = [{"id": "other-cu128", "platform": "cu128", "architectures": ["ada"]}]
     return container

@@ -1,6 +1,9 @@
-"""A tiny random Llama with its tokenizer, its text and an Axolotl config: what a training run needs, and no download.
+"""A random Llama with its tokenizer, its text and an Axolotl config: what a training run needs, and no download.
 
     python tests/train/tiny_llama.py DIR [--attention sdpa]
+    python tests/train/tiny_llama.py DIR --shape small --keys '{"flex_attention": true, "sample_packing": true}'
+
+`tiny` trains on a CPU in seconds; `small` has 8 layers, head_dim 128 and sequences of 2,048 tokens, for a GPU.
 
 Needs torch and transformers, as an image with Axolotl has them. The same bytes each time, for the same versions.
 """
@@ -9,41 +12,95 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-STEPS: Final = 3
-TOKENS: Final = 64  # of a sequence
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model and its run. `documents` is how many lines of text there are, of at most `longest` characters: tokens."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tokens: int
+    steps: int
+    documents: int
+    longest: int
+    bf16: bool
+    saves: bool
+
+
+SHAPES: Final = {
+    "tiny": Shape(
+        layers=2,
+        hidden=128,
+        heads=2,
+        kv_heads=1,
+        head_dim=64,
+        tokens=64,
+        steps=3,
+        documents=64,
+        longest=64,
+        bf16=False,
+        saves=True,
+    ),
+    "small": Shape(
+        layers=8,
+        hidden=1024,
+        heads=8,
+        kv_heads=4,
+        head_dim=128,
+        tokens=2048,
+        steps=30,
+        documents=2048,
+        longest=1900,
+        bf16=True,
+        saves=False,
+    ),
+}
 SPECIAL: Final = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-SENTENCES: Final = [
-    f"{count} cats sat on the mat, and {count + 1} dogs ran after {count + 2} birds." for count in range(64)
-]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a tiny Llama, its tokenizer, its text and an Axolotl config.")
+    parser = argparse.ArgumentParser(description="Write a Llama, its tokenizer, its text and an Axolotl config.")
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--attention", default="sdpa", help="Axolotl's attn_implementation (default: %(default)s)")
+    parser.add_argument("--keys", type=json.loads, metavar="JSON", help="in its place, these keys of the config")
+    parser.add_argument("--shape", choices=SHAPES, default="tiny", help="of model and run (default: %(default)s)")
     arguments = parser.parse_args()
-    write(arguments.directory.resolve(), arguments.attention)
+    keys = arguments.keys or {"attn_implementation": arguments.attention}
+    write(arguments.directory.resolve(), SHAPES[arguments.shape], keys)
 
 
-def write(directory: Path, attention: str) -> None:
+def write(directory: Path, shape: Shape, keys: dict[str, Any]) -> None:
     """Write `model/`, `text.jsonl` and `config.yml` under `directory`."""
     model = directory / "model"
     model.mkdir(parents=True, exist_ok=True)
-    words = vocabulary()
+    texts = [document(number, shape.longest) for number in range(shape.documents)]
+    words = vocabulary(texts)
     write_tokenizer(model, words)
-    write_model(model, len(words))
-    lines = (json.dumps({"text": sentence}) for sentence in SENTENCES)
+    write_model(model, shape, len(words))
+    lines = (json.dumps({"text": text}) for text in texts)
     (directory / "text.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (directory / "config.yml").write_text(json.dumps(config(directory, attention), indent=2), encoding="utf-8")
+    (directory / "config.yml").write_text(json.dumps(config(directory, shape, keys), indent=2), encoding="utf-8")
 
 
-def vocabulary() -> dict[str, int]:
+def document(number: int, longest: int) -> str:
+    """A line that counts on from `number`; the lengths differ from one to the next, up to `longest` characters."""
+    sentence = "{0} cats sat on the mat, and {1} dogs ran after {2} birds."
+    repeats = 1 + number * 7 % max(1, longest // len(sentence))
+    counts = range(number, number + repeats)
+    return " ".join(sentence.format(count, count + 1, count + 2) for count in counts)[:longest]
+
+
+def vocabulary(texts: list[str]) -> dict[str, int]:
     """The characters of the text, after the special tokens."""
-    characters = sorted(set("".join(SENTENCES)))
+    characters = sorted(set("".join(texts)))
     return {token: number for number, token in enumerate([*SPECIAL.values(), *characters])}
 
 
@@ -56,44 +113,46 @@ def write_tokenizer(directory: Path, words: dict[str, int]) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL).save_pretrained(directory)
 
 
-def write_model(directory: Path, words: int) -> None:
-    """Two layers, and head_dim 64, which every backend knows; two query heads to one of keys and values."""
+def write_model(directory: Path, shape: Shape, words: int) -> None:
+    """Grouped heads and a head_dim that every backend knows."""
     transformers = import_module("transformers")
     transformers.set_seed(0)
-    shape: dict[str, Any] = {
+    model: dict[str, Any] = {
         "vocab_size": words,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": TOKENS,
+        "hidden_size": shape.hidden,
+        "intermediate_size": 2 * shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.tokens,
     }
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **ids)).save_pretrained(directory)
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**model, **ids)).save_pretrained(directory)
 
 
-def config(directory: Path, attention: str) -> dict[str, Any]:
-    """An Axolotl config, as JSON, which is YAML too."""
+def config(directory: Path, shape: Shape, keys: dict[str, Any]) -> dict[str, Any]:
+    """An Axolotl config, as JSON, which is YAML too. `keys` are those of attention and packing."""
     return {
         "base_model": str(directory / "model"),
-        "attn_implementation": attention,
         "datasets": [{"path": str(directory / "text.jsonl"), "ds_type": "json", "type": "completion"}],
         "dataset_prepared_path": str(directory / "prepared"),
         "output_dir": str(directory / "out"),
         "val_set_size": 0,
-        "sequence_len": TOKENS,
+        "sequence_len": shape.tokens,
         "micro_batch_size": 4,
         "gradient_accumulation_steps": 1,
-        "max_steps": STEPS,
+        "max_steps": shape.steps,
         "num_epochs": 1,
         "learning_rate": 0.005,
         "lr_scheduler": "constant",
         "optimizer": "adamw_torch",
-        "bf16": False,
+        "bf16": shape.bf16,
         "tf32": False,
         "logging_steps": 1,
         "seed": 0,
+        **({} if shape.saves else {"save_strategy": "no"}),
+        **keys,
     }
 
 

@@ -13,14 +13,14 @@ from attn_matrix import ROOT
 from attn_matrix.cli import main
 from attn_matrix.commands import build
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
-from attn_matrix.host import engine, images, sources
+from attn_matrix.host import bases, engine, images, sources
+from attn_matrix.host.bases import BaseUsed
 from attn_matrix.host.images import logs_of_failures
-from attn_matrix.host.sources import BaseUsed, Sources
+from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick
 from attn_matrix.rendered.bake import OCI
-from attn_matrix.rendered.files import BAKE, rendered, write
-from attn_matrix.rendered.tables import BEGIN, END
+from attn_matrix.rendered.files import BAKE_FILE, rendered, write
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")
@@ -46,7 +46,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 def test_the_pinned_base_is_the_default(answers: Answers) -> None:
     """An image of the same tag in the engine is not enough: nobody asked for it."""
     answers({PINNED.image: LOCAL})
-    assert sources.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
+    assert bases.base_used(PINNED, Sources()) == BaseUsed(PINNED.reference, PINNED.image, PINNED.digest or "")
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_the_pinned_base_is_the_default(answers: Answers) -> None:
 def test_local_base_keeps_the_pin_where_it_can(answers: Answers, images: dict[str, str], registry: bool) -> None:
     """The engine has the pinned image, or a registry does, or there is nothing to fall back to."""
     answers(images, registry=registry)
-    assert sources.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
+    assert bases.base_used(PINNED, Sources(local_base=True)).reference == PINNED.reference
 
 
 def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     """No registry, and the engine has the tag: that is used, said on stderr, and its own digest goes into the label."""
     answers({PINNED.image: LOCAL})
-    used = sources.base_used(PINNED, Sources(local_base=True))
+    used = bases.base_used(PINNED, Sources(local_base=True))
     assert used == BaseUsed(PINNED.image, PINNED.image, LOCAL)
     assert "NOT THE PINNED BASE" in capsys.readouterr().err
     assert f"labels.{OCI}.base.digest={LOCAL}" in used.settings()
@@ -79,14 +79,14 @@ def test_local_base_is_loud_and_labels_what_was_used(answers: Answers, capsys: p
 def test_a_base_that_is_asked_for(answers: Answers, reference: str, name: str, digest: str) -> None:
     """Its digest is the reference's own, else the engine's, else unknown: never the pinned one's."""
     answers({"own:1": LOCAL})
-    assert sources.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
+    assert bases.base_used(PINNED, Sources(base=reference)) == BaseUsed(reference, name, digest)
 
 
 def test_the_command_names_file_targets_and_base() -> None:
     """Bake loads what it builds, and each target gets its own base."""
     bases = {"a-cpu": BaseUsed("x:1", "x:1", "d1"), "b-cpu": BaseUsed("y:1", "y:1", "d2")}
     command = images.bake_command(["a-cpu", "b-cpu"], bases, Sources(), None)
-    assert command[:5] == ["docker", "buildx", "bake", "--file", BAKE]
+    assert command[:5] == ["docker", "buildx", "bake", "--file", BAKE_FILE]
     assert command[-2:] == ["a-cpu", "b-cpu"]
     assert {"--set=a-cpu.args.BASE=x:1", "--set=b-cpu.args.BASE=y:1"} < set(command)
     assert not [argument for argument in command if "wheelhouse" in argument or "secrets" in argument]
@@ -111,9 +111,11 @@ def test_outside_of_a_checkout_there_is_no_revision(tmp_path: Path) -> None:
     assert images.revision(tmp_path) is None
 
 
-def test_pip_find_links_is_a_wheelhouse_when_it_is_a_directory(tmp_path: Path) -> None:
-    """pip also takes links there, and those are none."""
+def test_pip_find_links_is_a_wheelhouse_when_it_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip also takes links there, and those are none. The path is a whole one: programs run in other directories."""
     assert sources.default_wheelhouse({"PIP_FIND_LINKS": str(tmp_path)}) == tmp_path
+    monkeypatch.chdir(tmp_path.parent)
+    assert sources.default_wheelhouse({"PIP_FIND_LINKS": tmp_path.name}) == tmp_path
     assert sources.default_wheelhouse({"PIP_FIND_LINKS": "https://example.org/wheels"}) is None
     assert sources.default_wheelhouse({}) is None
 
@@ -131,12 +133,11 @@ def test_ssl_cert_file_is_the_bundle_when_it_exists(tmp_path: Path, capsys: pyte
 def repository(tmp_path: Path) -> Path:
     """The small matrix, rendered."""
     shutil.copy(DATA / "valid.yaml", tmp_path / FILE)
-    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     write(tmp_path, rendered(tmp_path))
     return tmp_path
 
 
-@pytest.mark.parametrize("name", [BAKE, "docker/specs/fa4-cu128.json"])
+@pytest.mark.parametrize("name", [BAKE_FILE, "docker/specs/fa4-cu128.json"])
 def test_a_stale_file_is_not_built_from(repository: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The image would not be what images.yaml says."""
     images.require_fresh(repository, SMALL)
@@ -147,9 +148,9 @@ def test_a_stale_file_is_not_built_from(repository: Path, monkeypatch: pytest.Mo
         images.build(repository, SMALL, SMALL.images, Sources())
 
 
-def test_a_stale_readme_keeps_nobody_from_building(repository: Path) -> None:
+def test_a_stale_page_of_images_keeps_nobody_from_building(repository: Path) -> None:
     """The builder never sees it."""
-    (repository / "README.md").write_text("", encoding="utf-8")
+    (repository / "docker/IMAGES.md").write_text("", encoding="utf-8")
     images.require_fresh(repository, SMALL)
 
 
@@ -217,7 +218,7 @@ def before(stage: str) -> set[str]:
 
 def test_nothing_of_one_image_comes_before_the_shared_layers() -> None:
     """An argument is part of the cache key of every RUN after it: before `axolotl` there is only the platform's."""
-    assert before("FROM torch AS axolotl") == {"BASE", "BUILDER", "LOCK", "TORCH", "TORCH_BACKEND"}
+    assert before("FROM torch AS axolotl") == {"BASE", "BUILDER", "PYTHON", "LOCK", "TORCH", "TORCH_BACKEND"}
     assert before("FROM torch AS toolkit") - before("FROM torch AS axolotl") == {"AXOLOTL", "WITHOUT"}
 
 
@@ -298,6 +299,22 @@ def test_a_failed_target_names_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert logs_of_failures(datetime(2026, 11, 22, 12, tzinfo=UTC)) == [
         "all of main/docker (fa2-wheel): docker buildx history logs abc"
     ]
+
+
+def test_what_buildx_says_in_another_form_hides_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are no JSON or lack a key are left out; a time without a zone is UTC, and one may have nanoseconds."""
+    good = {"name": "wheel", "ref": "default/default/abc", "status": "Error", "created_at": DURING.removesuffix("Z")}
+    lines = [
+        "WARNING: no history for this builder",
+        "[]",
+        json.dumps({"name": "no time", "ref": "a/b/c", "status": "Error"}),
+        json.dumps(good | {"created_at": None}),
+        json.dumps(good | {"created_at": "yesterday"}),
+        json.dumps(good | {"ref": None}),
+        json.dumps(good),
+    ]
+    monkeypatch.setattr(engine, "capture", lambda *_, **__: "\n".join(lines))
+    assert logs_of_failures(datetime(2026, 11, 22, 12, tzinfo=UTC)) == ["all of wheel: docker buildx history logs abc"]
 
 
 def test_an_older_buildx_keeps_no_logs(monkeypatch: pytest.MonkeyPatch) -> None:

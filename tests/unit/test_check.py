@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from attn_matrix.cli import main
+from attn_matrix.cli import COMMANDS, main
 from attn_matrix.commands import check
 from attn_matrix.errors import EngineMissing
 from attn_matrix.host import engine, environment, machine
-from attn_matrix.host.container import attn_variables, wants_gpus
+from attn_matrix.host.container import attn_variables, devices_for
 from attn_matrix.matrix.load import read
 from attn_matrix.matrix.select import pick_one
 
@@ -69,7 +69,9 @@ def test_without_an_engine_the_check_runs_in_an_environment(
     monkeypatch.setattr(engine, "require", require)
     assert main(["check", "--json"]) == 92
     assert asked[1] == ["--json"]
-    said = [line for line in capsys.readouterr().err.splitlines() if "virtual environment" in line]
+    err = capsys.readouterr().err
+    assert "sdpa-cpu-base: no GPU on this machine; -base: without Axolotl, which a check does not need" in err
+    said = [line for line in err.splitlines() if "virtual environment" in line]
     assert len(said) == 1
     assert "no program 'docker'" in said[0]
 
@@ -87,6 +89,36 @@ def test_with_an_engine_the_image_is_built_and_run(
     assert request.environment["ATTN_TIMEOUT"] == "7"
 
 
+@pytest.mark.parametrize(
+    ("given", "backends"),
+    [(["--help"], "(nox -s plan lists them)"), (["flex-cpu", "--json", "--help"], "(flex, sdpa)"), (["-h"], "(nox")],
+)
+def test_help_costs_nothing(
+    given: list[str],
+    backends: str,
+    asked: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No GPU is looked for, no engine is asked, nothing is built: the host's help and the container's are text."""
+    for module, name in ((machine, "look"), (engine, "require"), (check, "build")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("help started something"))
+    assert main(["check", *given]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: attn_matrix check ")
+    assert COMMANDS["check"] in " ".join(out.split())
+    assert "usage: docker run " in out
+    assert "ATTN_CHECK" in out
+    assert backends in out
+    assert asked == []
+
+
+def test_help_for_an_unknown_image_names_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    """As for every other command."""
+    assert main(["check", "sdpa-cpuu", "--help"]) == 2
+    assert "did you mean 'sdpa-cpu'?" in capsys.readouterr().err
+
+
 def test_only_our_variables_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller's PATH or HOME are not the container's."""
     for name in list(attn_variables()):
@@ -102,7 +134,7 @@ def test_only_our_variables_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_gpus_go_to_gpu_images_on_gpu_machines(name: str, here: machine.Machine, expected: bool) -> None:
     """An engine without the NVIDIA toolkit refuses a request for GPUs, so none is made in vain."""
-    assert wants_gpus(SMALL, pick_one(SMALL, name), here) is expected
+    assert devices_for(SMALL, pick_one(SMALL, name), here).gpus is expected
 
 
 def test_run_wants_one_image(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.errors import CommandFailed, EngineMissing
+from attn_matrix.errors import CommandFailed, EngineMissing, UsageError
 from attn_matrix.host import engine
 
 from tests.patience import PATIENCE
@@ -136,6 +137,56 @@ def test_a_request_reads_as_the_docker_run_that_repeats_it() -> None:
     request = engine.Request("it:id", ["check", "--json"], {"ATTN_CHECK": "warn"}, gpus=True)
     expected = "docker run --rm --gpus all -e ATTN_CHECK=warn it:id check --json"
     assert " ".join(request.as_docker_run()) == expected
+
+
+def test_the_docker_run_of_a_request_with_files_and_some_gpus() -> None:
+    """As a shell reads it: a list of GPUs stands in quotes of its own."""
+    request = engine.Request(
+        "it:id", gpus=True, which_gpus="device=0,1", volumes=("/a:/workspace", "cache:/cache:ro"), user="7:0"
+    )
+    expected = 'docker run --rm --gpus "device=0,1" --user 7:0 -v /a:/workspace -v cache:/cache:ro it:id'
+    assert " ".join(request.as_docker_run()) == expected
+
+
+class Containers:
+    """Stands in for docker-py's client: it remembers what a container was created with."""
+
+    def __init__(self) -> None:
+        self.containers = self
+        self.created: dict[str, object] = {}
+        self.removed = 0
+
+    def create(self, image: str, command: list[str], **options: object) -> Containers:
+        self.created = {"image": image, "command": command, **options}
+        return self
+
+    def remove(self, *, force: bool) -> None:
+        self.removed += force
+
+
+@pytest.mark.parametrize(
+    ("which", "count", "ids"), [("all", -1, []), ("2", 2, []), ("device=0,GPU-1", 0, ["0", "GPU-1"])]
+)
+def test_a_container_is_created_as_the_request_says(which: str, count: int, ids: list[str]) -> None:
+    """GPUs, volumes and user reach the engine, and the container is removed at the end."""
+    client: Any = Containers()
+    request = engine.Request("it:id", ["check"], {"A": "1"}, gpus=True, which_gpus=which, volumes=["/a:/b"], user="7:0")
+    with engine.created(client, request):
+        assert client.removed == 0
+    (gpus,) = client.created.pop("device_requests")
+    assert (gpus["Count"], gpus["DeviceIDs"]) == (count, ids)
+    assert client.created == {
+        "image": "it:id", "command": ["check"], "environment": {"A": "1"}, "volumes": ["/a:/b"], "user": "7:0",
+    }  # fmt: skip
+    assert client.removed == 1
+
+
+def test_gpus_that_docker_would_not_understand() -> None:
+    """Said before the engine is asked."""
+    client: Any = Containers()
+    request = engine.Request("it:id", gpus=True, which_gpus="some")
+    with pytest.raises(UsageError, match="--gpus: 'some' is not `all`, a number"), engine.created(client, request):
+        pytest.fail("it was created")
 
 
 PARENT = """

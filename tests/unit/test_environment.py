@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from attn_matrix import ROOT
 from attn_matrix.errors import UsageError
-from attn_matrix.host import engine, environment
+from attn_matrix.host import dockerfile, engine, environment
 from attn_matrix.host.sources import Sources, torch_backend
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Image, Matrix, lock_path, spec_path
+from attn_matrix.rendered.bake import DOCKERFILE, arguments
 
 MATRIX = read(ROOT / FILE)
 IMAGE = MATRIX.images[0]
@@ -118,11 +121,71 @@ def test_pytorchs_index_is_asked_unless_the_wheelhouse_has_torch(tmp_path: Path)
     assert torch_backend("cpu", tmp_path) == []
 
 
+def variables(tmp_path: Path, caller: dict[str, str], **given: str) -> dict[str, str]:
+    return environment.variables(ROOT, tmp_path, arguments(MATRIX, IMAGE) | given, caller)
+
+
 def test_the_environment_comes_first_on_path(tmp_path: Path) -> None:
     """CMD after the check gets the python of the environment, as in the image."""
-    variables = environment.variables(tmp_path, {"PATH": "/usr/bin"})
-    assert variables["PATH"] == f"{tmp_path}/bin:/usr/bin"
-    assert variables["VIRTUAL_ENV"] == str(tmp_path)
+    found = variables(tmp_path, {"PATH": "/usr/bin", "VIRTUAL_ENV": "/another"})
+    assert found["PATH"] == f"{tmp_path}/bin:/usr/bin"
+    assert found["VIRTUAL_ENV"] == str(tmp_path)
+
+
+def test_a_program_gets_every_variable_of_the_image(tmp_path: Path) -> None:
+    """By the Dockerfile itself, so that none is forgotten here; but who the user is stays."""
+    text = (ROOT / DOCKERFILE).read_text(encoding="utf-8")
+    of_image = text.partition(" AS image\n")[2].partition("\nCOPY")[0]
+    named = set(re.findall(r"^(?:ENV|   ) ([A-Z_]+)=", of_image, re.MULTILINE))
+    found = variables(tmp_path, {})
+    assert {"TRITON_CACHE_DIR", "TORCH_CUDNN_SDPA_DEPRIORITIZED", "FLASH_ATTENTION_TRITON_AMD_ENABLE"} <= named
+    assert found.keys() == named - {"HOME", "USER", "LOGNAME"}
+    assert found["TRITON_CACHE_DIR"] == f"{tmp_path}/cache/triton"
+    assert [value for value in found.values() if value.startswith(("/opt", "/tmp/attn"))] == []
+    assert found["FLASH_ATTENTION_TRITON_AMD_ENABLE"] == "FALSE"
+    assert variables(tmp_path, {}, TRITON_AMD="TRUE")["FLASH_ATTENTION_TRITON_AMD_ENABLE"] == "TRUE"
+
+
+def test_what_the_caller_has_set_stays(tmp_path: Path) -> None:
+    """As with `docker run -e`: 0 brings cuDNN's attention back."""
+    assert variables(tmp_path, {})["TORCH_CUDNN_SDPA_DEPRIORITIZED"] == "1"
+    assert "TORCH_CUDNN_SDPA_DEPRIORITIZED" not in variables(tmp_path, {"TORCH_CUDNN_SDPA_DEPRIORITIZED": "0"})
+
+
+def test_env_instructions_are_read_as_docker_reads_them() -> None:
+    """Over lines, with comments between them and quoted blanks; only those of the stage; arguments stay to be given."""
+    text = (
+        "FROM a AS first\nENV A=0\nFROM first AS second\n"
+        'ENV A=1 \\\n    # why\n    B="two words"\nARG C\nENV C=$C:/x\nRUN x\nFROM second AS third\nENV D=4\n'
+    )
+    assert dockerfile.of_stage(text, "second") == {"A": "1", "B": "two words", "C": "$C:/x"}
+    with pytest.raises(UsageError, match="no stage 'fourth'; its stages: first, second, third"):
+        dockerfile.of_stage(text, "fourth")
+
+
+WHEELHOUSES = {
+    "with torch": ("torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl", "cpu"),
+    "with torchvision": ("torchvision-1.0-py3-none-any.whl", "cpu"),
+    "for the default index": ("torchvision-1.0-py3-none-any.whl", ""),
+    "empty": (None, "cpu"),
+}
+
+
+@pytest.mark.parametrize(("wheel", "backend"), WHEELHOUSES.values(), ids=WHEELHOUSES)
+def test_a_build_asks_the_same_index_for_torch(wheel: str | None, backend: str, tmp_path: Path) -> None:
+    """install-locked runs in a build, where there is none of our Python: it must choose as torch_backend does."""
+    (tmp_path / "wheelhouse").mkdir()
+    if wheel:
+        (tmp_path / "wheelhouse" / wheel).touch()
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\ncase "$*" in *--no-index*) exit 1;; esac\necho "$@"\n', encoding="utf-8")
+    uv.chmod(0o755)
+    script = (ROOT / "docker/scripts/install-locked").read_text(encoding="utf-8").replace("/run/", f"{tmp_path}/")
+    command = ["sh", "-s", "lock.txt", backend, "torch==2.13.0"]
+    said = subprocess.run(command, input=script, capture_output=True, text=True, check=True).stdout
+    switches = [word for word in said.split() if word.startswith("--torch-backend")]
+    assert said.split()[-1] == "torch==2.13.0"
+    assert switches == torch_backend(backend, tmp_path / "wheelhouse")
 
 
 def test_what_is_compiled_from_source_takes_an_engine(repository: Path, calls: list[list[str]]) -> None:

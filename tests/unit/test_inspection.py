@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.commands import inspection
+from attn_matrix.cli import main
+from attn_matrix.commands import inspection, terminal
 from attn_matrix.commands import inspection_rules as rules
 from attn_matrix.commands.inspection_rules import CodeClaim, Conclusion
 from attn_matrix.errors import CommandFailed
@@ -353,13 +354,30 @@ def test_the_table_and_the_document_say_the_same() -> None:
     rows = (Conclusion("import", "torch", "pass", "imports"), Conclusion("lock", "pip", "fail", "unknown"))
     found = inspection.Inspected("sdpa-cpu", "axolotl-attn:sdpa-cpu", "sha256:1", rows)
 
-    text = inspection.table(found).splitlines()
+    text = terminal.plain(*inspection.tables(found)).splitlines()
     document = json.loads(inspection.document([found]))
 
     assert text[0] == "sdpa-cpu: 1 of 2 pass, 1 fail"
     assert text[1:3] == ["  ok    import  torch  imports", "  FAIL  lock    pip    unknown"]
     assert (document["schema"], document["passed"]) == (1, False)
     assert document["images"][0]["rows"][1]["reason"] == "unknown"
+
+
+def test_a_relative_root_is_mounted_by_its_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker takes a mount's source that is no absolute path for the name of a volume."""
+    asked: list[Sequence[str]] = []
+
+    def refuse(command: Sequence[str], **_: object) -> str:
+        asked.append(command)
+        raise CommandFailed("exit code 1", "no")
+
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "identity", lambda _tag: "sha256:1")
+    monkeypatch.setattr(engine, "capture", refuse)
+    monkeypatch.chdir(ROOT / "docker")
+    assert main(["--root", "..", "inspect", "sdpa-cpu", "--json"]) == 1
+    mounts = [word for command in asked for word in command if word.startswith("--volume=")]
+    assert set(mounts) == {f"--volume={ROOT / 'docker/inside'}:/run/inspect/inside:ro"}
 
 
 def test_the_container_gets_nothing_but_the_programs() -> None:

@@ -11,7 +11,7 @@ from attn_matrix.matrix.load import load, read
 
 VALID = Path(__file__).parents[1] / "data/valid.yaml"
 SMALL = read(VALID)
-H100 = Gpu("NVIDIA H100 80GB", "9.0", "580.159.04")
+H100 = Gpu("NVIDIA H100", "9.0", "580.159.04")
 A100 = Gpu("NVIDIA A100", "8.0", "580.159.04")
 
 
@@ -33,6 +33,15 @@ def test_of_two_measured_backends_the_faster_one_wins() -> None:
     line = "  - {gpu: NVIDIA H100, backend: sdpa, case: s8192, forward: 0.45, backward: 0.45, margin: 1, source: me}\n"
     faster = load(VALID.read_text(encoding="utf-8") + line)
     assert choose(faster, Machine((H100,))).image.id == "sdpa-cu128"
+
+
+def test_a_name_that_begins_with_a_measured_one_is_another_gpu() -> None:
+    """An H100 NVL has other clocks and memory than the H100 that was measured."""
+    choice = choose(SMALL, Machine((Gpu("NVIDIA H100 NVL", "9.0", "580.159.04"),)))
+    assert (choice.image.id, choice.reason) == (
+        "sdpa-cu128",
+        "this machine has NVIDIA H100 NVL, and nothing was measured there",
+    )
 
 
 def test_an_architecture_that_a_backend_lacks_is_left_out() -> None:
@@ -71,6 +80,14 @@ def test_smi_lines_become_gpus() -> None:
     text = "NVIDIA H200, 9.0, 580.159.04\nNVIDIA A100-SXM4-80GB, 8.0, 580.159.04\nNo devices were found\n"
     expected = (Gpu("NVIDIA H200", "9.0", "580.159.04"), Gpu("NVIDIA A100-SXM4-80GB", "8.0", "580.159.04"))
     assert machine.parse_smi(text) == expected
+
+
+@pytest.mark.parametrize("unknown", ["[N/A]", "[Not Supported]", "[Unknown Error]", ""])
+def test_what_smi_does_not_know_is_unknown(unknown: str) -> None:
+    """It refuses nothing, and is no number to compare with."""
+    (gpu,) = machine.parse_smi(f"NVIDIA H200, {unknown}, {unknown}\n")
+    assert gpu == Gpu("NVIDIA H200", None, None)
+    assert choose(SMALL, Machine((gpu,))).image.id == "sdpa-cu128"
 
 
 def test_proc_gives_names_and_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

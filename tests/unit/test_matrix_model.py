@@ -32,11 +32,13 @@ def test_an_image_narrowed_to_one_architecture() -> None:
 
 
 def test_axolotl_brings_what_it_calls_and_a_base_variant_lacks_both() -> None:
-    """FlashAttention 2 is beside FlashAttention 4 because Axolotl falls back to it."""
-    (whole, base) = (
-        next(image for image in OURS.images if image.id == name) for name in ("fa4-cu128", "fa4-cu128-base")
+    """FlashAttention 2 is beside SageAttention because Axolotl unpads with it; FlashAttention 4 needs none."""
+    (whole, base, fa4) = (
+        next(image for image in OURS.images if image.id == name)
+        for name in ("sage-cu128", "sage-cu128-base", "fa4-cu128")
     )
-    assert (whole.backends, base.backends) == (("fa4", "fa2", "flex", "sdpa"), ("fa4", "flex", "sdpa"))
+    assert (whole.backends, base.backends) == (("sage", "fa2", "flex", "sdpa"), ("sage", "flex", "sdpa"))
+    assert fa4.backends == ("fa4", "flex", "sdpa")
     assert "axolotl" in OURS.pinned_packages(whole)
     assert "axolotl" not in OURS.pinned_packages(base)
     assert (OURS.lock_name(whole), OURS.lock_name(base)) == ("cu128-axolotl", "cu128")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import AbstractContextManager, chdir
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from attn_matrix import ROOT
+from attn_matrix.cli import COMMANDS
 
 CONTRACT = {"check", "tests", "plan", "render", "build", "run", "lint"}
 
@@ -20,6 +22,7 @@ def test_every_session_of_the_contract_is_there_and_says_what_it_does() -> None:
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     described = dict(re.findall(r"^[*-] (\S+) -> (\S.*)$", text, flags=re.MULTILINE))
     assert described.keys() >= CONTRACT
+    assert {name: described.get(name) for name in COMMANDS} == COMMANDS
 
 
 class Session:
@@ -28,6 +31,10 @@ class Session:
     def __init__(self, venv: Path) -> None:
         self.venv = venv
         self.commands: list[tuple[str, ...]] = []
+        self.invoked_from = str(venv)
+
+    def chdir(self, folder: str) -> AbstractContextManager[None]:
+        return chdir(folder)
 
     def run(self, *command: str, **_: object) -> None:
         self.commands.append(command)
@@ -70,3 +77,15 @@ def test_the_exit_code_of_a_command_is_noxs_own(noxfile: ModuleType, monkeypatch
     with pytest.raises(SystemExit) as caught:
         noxfile.matrix(Session(Path()), "check")
     assert caught.value.code == 91
+
+
+def test_paths_are_those_of_whoever_called(
+    noxfile: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nox itself goes to the folder of the noxfile; a command runs in the caller's, for a mounted `.` say."""
+    seen: list[Path] = []
+    monkeypatch.setattr(noxfile, "environment", lambda *_: Path("python"))
+    monkeypatch.setattr(noxfile, "run_in", lambda *_: seen.append(Path.cwd()))
+    before = Path.cwd()
+    noxfile.matrix(Session(tmp_path), "run", "sdpa-cpu")
+    assert (seen, Path.cwd()) == ([tmp_path], before)

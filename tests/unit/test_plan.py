@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from attn_matrix import ROOT
 from attn_matrix.cli import main
-from attn_matrix.commands.plan import plan, to_json, to_text, warnings
+from attn_matrix.commands import terminal
+from attn_matrix.commands.plan import Plan, plan, tables, to_json, warnings
 from attn_matrix.errors import UnknownImage
 from attn_matrix.matrix.load import FILE, read
 
@@ -15,6 +16,10 @@ DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")
 REVIEW = date(2027, 11, 22)
 EARLY = date(2026, 11, 22)
+
+
+def to_text(what: Plan, width: int) -> str:
+    return terminal.fitted(*tables(what), width=width)
 
 
 def test_the_facts_of_an_image() -> None:
@@ -64,14 +69,14 @@ def test_the_text_holds_every_image_and_every_exclusion() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_text_is_aligned_and_fits_the_terminal(width: int) -> None:
-    """Columns start where their heads do; only a link may be wider than the terminal."""
+    """Columns start where their heads do, and nothing is cut off."""
     lines = to_text(plan(read(ROOT / FILE), [], EARLY), width).splitlines()
     head = next(line for line in lines if line.startswith("REVIEW"))
     exclusions = lines[lines.index(head) + 1 :]
     row = next(line for line in exclusions if "fa2 x cpu" in line)
     assert row.index("2027-11-22") == head.index("REVIEW")
     assert row.index("fa2 x cpu: unsupported: ") == head.index("COMBINATION")
-    assert [line for line in lines if len(line) > width and "https://" not in line] == []
+    assert [line for line in lines if len(line) > width] == []
 
 
 def test_every_cell_is_an_image_or_an_exclusion() -> None:
@@ -114,6 +119,12 @@ def test_cells_that_people_ask_for(cell: tuple[str, str, str], answer: str) -> N
         assert found.image == answer
     else:
         assert answer in matrix.exclusions[found.exclusion].reason
+
+
+def test_a_variant_without_axolotl_says_what_it_is() -> None:
+    """Its name says `-base`, which a newcomer takes for a base image."""
+    text = to_text(plan(read(ROOT / FILE), ["fa4-cu128", "fa4-cu128-*"], EARLY), 120)
+    assert "variants: -base (without Axolotl), -hopper, -hopper-base" in text
 
 
 def test_what_cannot_be_built_yet_says_so() -> None:

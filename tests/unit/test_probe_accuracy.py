@@ -11,7 +11,6 @@ from tests.unit.wrong_kernels import backend, kernel, logsumexp
 
 torch = pytest.importorskip("torch")
 
-from entrypoint.events import TENSOR_FIELDS  # noqa: E402
 from entrypoint.judge.budgets import weigh_case  # noqa: E402 - after the skip
 from entrypoint.probe import accuracy, backends, calls, cases  # noqa: E402
 from tests.defects.sometimes import conduct  # noqa: E402
@@ -24,14 +23,21 @@ def measure(attention: backends.Attention, case: cases.Case) -> accuracy.Measure
     return accuracy.measure(backends.Backend(name="test", attention=attention), case, CPU)
 
 
+def number(value: float | None) -> float:
+    """In the process that measures, a number that is not finite is a NaN or an infinity and never None."""
+    assert value is not None
+    return value
+
+
 def worst(measured: accuracy.Measured) -> float:
     """The largest error over baseline of all tensors, of their maxima and of their norms; infinite when not finite."""
     ratios = []
     for numbers in measured.tensors.values():
         assert numbers is not None
+        known = {name: number for name, number in vars(numbers).items() if number is not None}
         pairs = (("error", "baseline"), ("relative", "baseline_relative"))
-        ratios += [numbers[error] / numbers[baseline] for error, baseline in pairs]
-        ratios += [0.0 if numbers["finite"] else math.inf]
+        ratios += [known[error] / known[baseline] for error, baseline in pairs]
+        ratios += [0.0 if numbers.finite else math.inf]
     return max(ratio if not math.isnan(ratio) else math.inf for ratio in ratios)
 
 
@@ -43,8 +49,7 @@ CLAIMED = {case.id: case for case in cases.startup_cases(SDPA.capabilities)}
 def test_sdpa_is_within_its_budget_in_everything_that_it_claims(case: cases.Case) -> None:
     """No false alarm, inputs untouched, and gradients for all three."""
     measured = accuracy.measure(SDPA, case, CPU)
-    event = {"tensors": measured.tensors, "dtype": case.dtype, "inputs": case.inputs}
-    assert [weighed for weighed in weigh_case(event) if not weighed.within] == []
+    assert [weighed for weighed in weigh_case(measured.event(case, 0.0)) if not weighed.within] == []
     assert measured.mutated == ()
     assert measured.no_gradient is None
 
@@ -57,11 +62,10 @@ def test_sdpa_is_about_as_exact_as_plain_torch_in_every_startup_case(case: cases
     assert set(measured.tensors) == {"out", "dq", "dk", "dv"}
     for numbers in measured.tensors.values():
         assert numbers is not None
-        assert tuple(numbers) == TENSOR_FIELDS
-        assert numbers["finite"] is True
-        assert 0.0 < numbers["relative"] < 1e-2
-        assert 0.0 < numbers["baseline_relative"] < 5e-2
-        assert 0.0 < numbers["error"] < 0.02 * numbers["scale"]
+        assert numbers.finite is True
+        assert 0.0 < number(numbers.relative) < 1e-2
+        assert 0.0 < number(numbers.baseline_relative) < 5e-2
+        assert 0.0 < number(numbers.error) < 0.02 * number(numbers.scale)
 
 
 @pytest.mark.parametrize("case", STARTUP.values(), ids=STARTUP)
@@ -100,7 +104,7 @@ def test_a_backend_without_gradients_is_measured_forward_alone() -> None:
     measured = accuracy.measure(backend, STARTUP["causal-d64"], CPU)
     assert measured.no_gradient == "it has none"
     assert measured.tensors["out"] is not None
-    assert measured.tensors["out"]["relative"] < 1e-2
+    assert number(measured.tensors["out"].relative) < 1e-2
     assert measured.tensors["dq"] is None
 
 
@@ -115,7 +119,9 @@ def test_the_errors_of_a_tensor_by_hand() -> None:
     """Largest absolute differences, L2 norms over the reference's, and the reference's largest value."""
     exact = torch.tensor([3.0, -4.0], dtype=torch.float64)
     actual, plain = exact + torch.tensor([0.3, 0.4]), exact + torch.tensor([0.0, -1.0])
-    assert accuracy.errors("out", actual, plain, exact) == pytest.approx(
+    numbers = accuracy.errors("out", actual, plain, exact)
+    assert numbers is not None
+    assert vars(numbers) == pytest.approx(
         {"error": 0.4, "baseline": 1.0, "relative": 0.1, "baseline_relative": 0.2, "scale": 4.0, "finite": True}
     )
 
@@ -145,18 +151,18 @@ def test_not_finite_is_seen_in_a_single_element() -> None:
 
     out = measure(kernel(result=one), STARTUP["causal-d64"]).tensors["out"]
     assert out is not None
-    assert out["finite"] is False
-    assert math.isnan(out["error"])
+    assert out.finite is False
+    assert math.isnan(number(out.error))
 
 
 def test_logsumexp_is_measured_where_it_is_offered() -> None:
     """Against the reference's natural logarithm of the denominator."""
     lse = accuracy.measure(backend(kernel()), STARTUP["causal-d64"], CPU).tensors["lse"]
     assert lse is not None
-    assert lse["error"] < 1e-5
+    assert number(lse.error) < 1e-5
     off = accuracy.measure(backend(kernel(), lambda a: logsumexp(a) + 0.5), STARTUP["causal-d64"], CPU).tensors["lse"]
     assert off is not None
-    assert off["error"] == pytest.approx(0.5, rel=1e-3)
+    assert number(off.error) == pytest.approx(0.5, rel=1e-3)
     assert "lse" not in measure(kernel(), STARTUP["causal-d64"]).tensors
 
 
@@ -179,8 +185,8 @@ def test_an_error_where_the_answer_is_zero_has_a_floor_to_be_measured_by() -> No
     zero = torch.zeros(4, dtype=torch.float64)
     numbers = accuracy.errors("dq", zero + 0.01, zero, zero, 1.0)
     assert numbers is not None
-    assert numbers["relative"] == pytest.approx(0.01)
-    assert numbers["scale"] == 1.0
+    assert number(numbers.relative) == pytest.approx(0.01)
+    assert number(numbers.scale) == 1.0
 
 
 def test_gradients_are_those_of_the_given_dout() -> None:

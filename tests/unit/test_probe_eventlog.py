@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import math
 
 import pytest
 
+from entrypoint.events import FirstCallEvent, UnusableEvent
 from entrypoint.probe.eventlog import EventLog
-
-
-def test_numbers_that_are_not_finite_become_null() -> None:
-    """NaN and infinity are not JSON, and a strict reader would lose the line that matters most."""
-    stream = io.StringIO()
-    EventLog(stream).emit("case", id="a", tensors={"out": {"error": math.nan, "scale": 1.5}}, samples=(math.inf, 2))
-    assert json.loads(stream.getvalue()) == {
-        "event": "case",
-        "id": "a",
-        "tensors": {"out": {"error": None, "scale": 1.5}},
-        "samples": [None, 2],
-    }
 
 
 def test_each_event_is_one_flushed_line() -> None:
@@ -33,9 +21,23 @@ def test_each_event_is_one_flushed_line() -> None:
             self.flushed = self.getvalue()
 
     stream = Stream()
-    EventLog(stream).emit("unusable", reason="first line\nsecond line")
+    EventLog(stream).emit(UnusableEvent(subject="torch", reason="first line\nsecond line"))
     assert stream.flushed.count("\n") == 1
     assert stream.flushed.endswith("\n")
+
+
+def test_the_last_line_counts_those_before_it() -> None:
+    """So that a reader knows when one got lost."""
+    stream = io.StringIO()
+    log = EventLog(stream)
+    for name in ("a", "b"):
+        log.emit(FirstCallEvent(id=name, seconds=1.0))
+    with log.phase("observe"):
+        pass
+    log.done(["c"])
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert last["written"] == {"first_call": 2, "phase": 1}
+    assert last["left_out"] == ["c"]
 
 
 def test_the_seconds_of_a_phase_add_up_even_when_it_fails() -> None:

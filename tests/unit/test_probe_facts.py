@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import distributions
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from entrypoint.events import DEVICE_FIELDS
+from entrypoint.events import DeviceFacts
 from entrypoint.probe import facts
 
 
@@ -21,12 +20,10 @@ def test_installed_versions_are_those_of_the_distributions() -> None:
 def test_a_cpu_has_every_device_field() -> None:
     """Null where a CPU has none; memory in bytes."""
     torch = pytest.importorskip("torch")
-    device = facts.machine(torch.device("cpu"))["device"]
-    assert isinstance(device, dict)
-    assert set(device) == set(DEVICE_FIELDS)
-    assert (device["uuid"], device["capability"], device["driver"]) == (None, None, None)
-    assert 0 < device["memory_free"] <= device["memory_total"]
-    assert device["name"]
+    device = facts.machine(torch.device("cpu")).device
+    assert (device.uuid, device.capability, device.driver) == (None, None, None)
+    assert 0 < device.memory_free <= device.memory_total
+    assert device.name
 
 
 def test_a_gpu_is_described_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,24 +33,12 @@ def test_a_gpu_is_described_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (100, 140))
     monkeypatch.setattr(facts, "driver_version", lambda: "580.159.04")
-    assert facts.cuda_device(torch.device("cuda:1")) == {
-        "index": 1,
-        "name": "NVIDIA H200",
-        "uuid": "GPU-1b0c3a2e-0000",
-        "capability": "9.0",
-        "driver": "580.159.04",
-        "memory_total": 140,
-        "memory_free": 100,
-    }
-
-
-def test_the_cpus_name_is_its_model(tmp_path: Path) -> None:
-    """From the first core's entry."""
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: Example 9000\nprocessor\t: 1\nmodel name\t: Example 9000\n")
-    assert facts.cpu_name(cpuinfo) == "Example 9000"
-
-
-def test_a_cpu_without_a_model_name_is_named_by_its_machine_type(tmp_path: Path) -> None:
-    """Such as aarch64, whose kernel writes no model name."""
-    assert facts.cpu_name(tmp_path / "missing")
+    assert facts.cuda_device(torch.device("cuda:1")) == DeviceFacts(
+        index=1,
+        name="NVIDIA H200",
+        uuid="GPU-1b0c3a2e-0000",
+        capability="9.0",
+        driver="580.159.04",
+        memory_total=140,
+        memory_free=100,
+    )

@@ -166,7 +166,7 @@ def test_an_unknown_backend_is_a_mistake_in_the_arguments() -> None:
     """Exit status 2, no event, and the closest name."""
     finished = run("--backend", "fa5", "--device", "cpu")
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert "unknown backend 'fa5'; did you mean 'fa4'?" in finished.stderr
+    assert "unknown backend 'fa5'. Did you mean 'fa4'?" in finished.stderr
 
 
 # --- what exceptions become, with backends of the tests' own ----------------------------------------------------

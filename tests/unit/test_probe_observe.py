@@ -105,8 +105,8 @@ def test_names_are_attributed(names: list[str], asked: str, observed: str | None
 
 def test_attention_comes_first() -> None:
     """A reader of the report wants the kernel, not the copy before it."""
-    assert observe.presentable(["Memcpy DtoD", FLEX, "Memset"]) == [FLEX, "Memcpy DtoD", "Memset"]
-    assert observe.presentable(["Memset", "sm80_xmma_gemm_f32"]) == ["sm80_xmma_gemm_f32", "Memset"]
+    assert observe.presentable(["Memcpy DtoD", FLEX, "Memset"]) == (FLEX, "Memcpy DtoD", "Memset")
+    assert observe.presentable(["Memset", "sm80_xmma_gemm_f32"]) == ("sm80_xmma_gemm_f32", "Memset")
 
 
 def test_long_names_are_cut_for_the_report() -> None:

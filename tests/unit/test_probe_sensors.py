@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from entrypoint.events import HEALTH_FIELDS
+from entrypoint.events import HealthEvent
 from entrypoint.probe import sensors as probed
 from entrypoint.probe.eventlog import EventLog
 
@@ -64,42 +64,46 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
 
 def test_a_gpu_under_load(nvml: Nvml) -> None:
     """Degrees, watts, megahertz, names of what held the clocks back, and one process beside ours."""
-    assert probed.sensors_of("GPU-0").facts() == {
-        "temperature": 61,
-        "power_watts": 698.0,
-        "power_limit_watts": 700.0,
-        "sm_megahertz": 1755,
-        "sm_megahertz_max": 1980,
-        "throttle": ["sw_power_cap"],
-        "ecc_uncorrected": 0,
-        "row_remap_pending": False,
-        "row_remap_failed": False,
-        "xids": [],
-        "other_processes": 1,
-        "reason": None,
-    }
+    assert probed.sensors_of("GPU-0").facts() == HealthEvent(
+        temperature=61,
+        power_watts=698.0,
+        power_limit_watts=700.0,
+        sm_megahertz=1755,
+        sm_megahertz_max=1980,
+        throttle=("sw_power_cap",),
+        ecc_uncorrected=0,
+        row_remap_pending=False,
+        row_remap_failed=False,
+        xids=(),
+        other_processes=1,
+        reason=None,
+    )
 
 
 @pytest.mark.parametrize("uuid", [None, "GPU-0"])
-def test_every_field_is_there_whatever_is_known(uuid: str | None) -> None:
-    """On a machine without NVML too."""
-    assert set(probed.sensors_of(uuid).facts()) == set(HEALTH_FIELDS)
+def test_a_machine_without_nvml_knows_the_reason_alone(uuid: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU has no UUID to ask NVML for, and a GPU's NVML may be missing."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    facts = probed.sensors_of(uuid).facts()
+    assert facts.reason
+    assert facts == HealthEvent(reason=facts.reason)
 
 
 def test_a_value_that_is_not_supported_is_unknown(nvml: Nvml) -> None:
     """A consumer card has no ECC: null, and the others are as they were."""
     nvml.values |= {"nvmlDeviceGetTotalEccErrors": None, "nvmlDeviceGetRemappedRows": None, "nvmlEventSetCreate": None}
     facts = probed.sensors_of("GPU-0").facts()
-    assert [facts[name] for name in ("ecc_uncorrected", "row_remap_pending", "row_remap_failed", "xids")] == [None] * 4
-    assert facts["temperature"] == 61
+    unknown = (facts.ecc_uncorrected, facts.row_remap_pending, facts.row_remap_failed, facts.xids)
+    assert unknown == (None, None, None, None)
+    assert facts.temperature == 61
 
 
 def test_no_nvml_is_a_reason(nvml: Nvml) -> None:
     """Unknown stays unknown, and nothing is raised."""
     nvml.values["nvmlInit"] = None
     facts = probed.sensors_of("GPU-0").facts()
-    assert facts["reason"] == "RuntimeError: Not Supported"
-    assert facts["ecc_uncorrected"] is None
+    assert facts.reason == "RuntimeError: Not Supported"
+    assert facts.ecc_uncorrected is None
 
 
 def test_samples_add_up(nvml: Nvml) -> None:
@@ -110,15 +114,15 @@ def test_samples_add_up(nvml: Nvml) -> None:
         nvml.values["nvmlDeviceGetCurrentClocksThrottleReasons"] = reasons
         sensors.sample()
     facts = sensors.facts()
-    assert (facts["temperature"], facts["sm_megahertz"]) == (88, 1900)
-    assert facts["throttle"] == ["sw_thermal_slowdown", "hw_thermal_slowdown"]
+    assert (facts.temperature, facts.sm_megahertz) == (88, 1900)
+    assert facts.throttle == ("sw_thermal_slowdown", "hw_thermal_slowdown")
 
 
 def test_failed_rows_and_pending_ones_are_told_apart(nvml: Nvml) -> None:
     """NVML's order: corrected, uncorrected, pending, failed."""
     nvml.values["nvmlDeviceGetRemappedRows"] = (5, 6, 1, 0)
     facts = probed.sensors_of("GPU-0").facts()
-    assert (facts["row_remap_pending"], facts["row_remap_failed"]) == (True, False)
+    assert (facts.row_remap_pending, facts.row_remap_failed) == (True, False)
 
 
 def test_xids_of_a_crash_are_told_at_its_end(nvml: Nvml) -> None:

@@ -196,7 +196,7 @@ def test_the_ceiling_is_two_n_cubed_over_the_median(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(performance, "MATMUL_SIZE", 16)
     ceiling = performance.matmul_ceiling(torch.device("cpu"), Fixed())
     assert ceiling.seconds == 0.25
-    assert ceiling.tflops == pytest.approx(2 * 16**3 / 0.25 / 1e12)
+    assert ceiling.matmul_tflops == pytest.approx(2 * 16**3 / 0.25 / 1e12)
     assert len(ceiling.samples) == ceiling.planned == 10
 
 

@@ -1,15 +1,21 @@
-"""The reports recorded on real GPUs: what those runs proved, kept, and still read by this version."""
+"""The recorded reports: still read by this version, and shown by the pages as they are."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from attn_matrix import ROOT
 
 from entrypoint.text import to_text
 
-REPORTS = sorted((Path(__file__).resolve().parents[1] / "data/reports").glob("*.json"))
+DATA = ROOT / "tests/data"
+REPORTS = sorted((DATA / "reports").glob("*.json"))
+# The pages that show reports, and how a report's first line begins.
+PAGES = ("README.md", ".github/VERDICTS.md", ".github/MEASURED.md")
+FIRST_LINE = re.compile(r"^axolotl-attn (\S+): (?:PASS|DEGRADED|FAIL|NOT_CHECKED)\b", re.MULTILINE)
 
 
 def test_there_are_reports() -> None:
@@ -21,32 +27,46 @@ def test_there_are_reports() -> None:
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.stem))
 def test_a_recorded_report_still_reads(path: Path) -> None:
-    """A report of an earlier version is rendered by this one, in one screen."""
+    """A report of an earlier version is rendered by this one, in one screen, with its image, device and advice."""
     report = json.loads(path.read_text())
 
     text = to_text(report)
 
     assert report["image"]["id"] in text.splitlines()[0]
-    assert report["gpus"][0]["name"] in text
+    assert all(gpu["name"] in text for gpu in report["gpus"])
+    assert report["headline"]["advice"] in text
     assert len(text.splitlines()) <= 24
 
 
-SHOWN = ("fa4-cu128", "sdpa-cu128", "flex-cu128", "sage-cu128")
-FAILING = ("sdpa-cu128.h200.cudnn", "sdpa-cu128.h200.efficient")
+def shown(page: str) -> list[str]:
+    """The recorded texts on `page`: the parts of its `text` blocks that begin with a report's first line."""
+    blocks = re.findall(r"^```text\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    parts = (part for block in blocks for part in re.split(r"^(?=axolotl-attn \S+: )", block, flags=re.MULTILINE))
+    return [part.strip() for part in parts if FIRST_LINE.match(part)]
 
 
-@pytest.mark.parametrize("name", [*(f"{name}.h200" for name in SHOWN), *FAILING])
-def test_the_readme_shows_it(name: str) -> None:
-    """To the letter, as this version prints it."""
-    folder = Path(__file__).resolve().parents[1]
-    readme = (folder.parent / "README.md").read_text()
+def test_every_report_on_a_page_is_a_recorded_one() -> None:
+    """To the letter, as this version prints it; no page holds a report that nobody has recorded."""
+    recorded = {to_text(json.loads(path.read_text())).strip() for path in REPORTS}
 
-    assert to_text(json.loads((folder / f"data/reports/{name}.json").read_text())) in readme
+    assert len(shown(".github/VERDICTS.md")) >= 5
+    assert [part for page in PAGES for part in shown(page) if part not in recorded] == []
+
+
+def test_a_report_on_a_page_is_of_the_image_that_it_names() -> None:
+    """No stand-in: its torch is built for the image's platform, and no package of the image is missing."""
+    pages = [part for page in PAGES for part in shown(page)]
+    for report in (json.loads(path.read_text()) for path in REPORTS):
+        if to_text(report).strip() in pages:
+            name, versions = report["image"]["id"], report["image"]["versions"]
+            built_for = versions["torch"].partition("+")[2]
+            assert built_for in {"", report["image"]["platform"]}, name  # "": nothing was measured, so it is the pin
+            assert None not in versions.values(), name
 
 
 def test_no_healthy_kernel_came_near_its_budget() -> None:
     """Sweeps with fresh seeds on a GPU (tests/gpu/sweep.py): 200 and more, not one false alarm, and room to spare."""
-    swept = json.loads((Path(__file__).resolve().parents[1] / "data/margins/h200.json").read_text())["backends"]
+    swept = json.loads((DATA / "margins/h200.json").read_text())["backends"]
 
     assert set(swept) == {"sdpa", "flex", "fa4"}
     assert sum(backend["sweeps"] for backend in swept.values()) >= 200

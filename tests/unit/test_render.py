@@ -12,32 +12,29 @@ import pytest
 from attn_matrix import ROOT
 from attn_matrix.cli import main
 from attn_matrix.commands.generated import document
-from attn_matrix.errors import MatrixError, UsageError
+from attn_matrix.errors import MatrixError
 from attn_matrix.matrix.load import FILE, load, read
 from attn_matrix.matrix.model import Matrix
 from attn_matrix.rendered.bake import ARGUMENTS, AXOLOTL_ARGUMENTS, DOCKERFILE, SHARED_ARGUMENTS, WHEEL_ARGUMENTS
 from attn_matrix.rendered.files import differences, render, rendered, write
 from attn_matrix.rendered.specs import image_specs
-from attn_matrix.rendered.tables import BEGIN, END
 
 from entrypoint.spec import from_json
 
 DATA = Path(__file__).parents[1] / "data"
-README = f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n"
 SMALL = read(DATA / "valid.yaml")
 OURS = read(ROOT / FILE)
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A directory with the small matrix and a README, and nothing rendered yet."""
+    """A directory with the small matrix, and nothing rendered yet."""
     shutil.copy(DATA / "valid.yaml", tmp_path / FILE)
-    (tmp_path / "README.md").write_text(README, encoding="utf-8")
     return tmp_path
 
 
 def bake(matrix: Matrix) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(render(matrix, {}, README)["docker/bake.json"])
+    parsed: dict[str, Any] = json.loads(render(matrix, {})["docker/bake.json"])
     return parsed
 
 
@@ -50,7 +47,7 @@ def test_rendering_is_deterministic() -> None:
     """The same bytes in a process with another hash seed."""
     code = "import sys; from pathlib import Path; from attn_matrix.matrix.load import read"
     code += "; from attn_matrix.rendered.files import render"
-    code += f"; sys.stdout.write(repr(render(read(Path({str(ROOT / FILE)!r})), {{}}, {README!r})))"
+    code += f"; sys.stdout.write(repr(render(read(Path({str(ROOT / FILE)!r})), {{}})))"
     outputs = [
         subprocess.run(
             [sys.executable, "-P", "-c", code],
@@ -61,7 +58,7 @@ def test_rendering_is_deterministic() -> None:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert outputs[0] == outputs[1] == repr(render(OURS, {}, README))
+    assert outputs[0] == outputs[1] == repr(render(OURS, {}))
 
 
 def test_a_target_for_each_image_and_a_group_for_each_platform() -> None:
@@ -101,7 +98,7 @@ def test_axolotl_is_between_torch_and_the_kernels() -> None:
 def test_a_wheel_is_one_target_for_all_images_that_hold_it() -> None:
     """Compiled once; narrowed images have one of their own, with that architecture's code alone."""
     targets = bake(OURS)["target"]
-    held = {name: targets[name]["contexts"].get("fa2") for name in ("fa2-cu128", "fa4-cu128", "all-cu128-base")}
+    held = {name: targets[name]["contexts"].get("fa2") for name in ("fa2-cu128", "sage-cu128", "all-cu128-base")}
     assert set(held.values()) == {"target:fa2-wheel-cu128"}
     assert targets["fa2-wheel-cu128"]["args"]["ARCHS"] == "80;90;100;120"
     assert targets["fa2-cu128-hopper"]["contexts"]["fa2"] == "target:fa2-wheel-cu128-hopper"
@@ -147,11 +144,13 @@ def test_the_arguments_of_an_image() -> None:
     """Every version that its build uses."""
     assert bake(SMALL)["target"]["fa4-cu128"]["args"] == {
         "BASE": f"example.org/plain:1@sha256:{'1' * 64}",
+        "PYTHON": "3.11",
         "PLATFORM": "cu128",
         "LOCK": "docker/locks/cu128.txt",
         "TORCH": "torch==2.10.0",
         "TORCH_BACKEND": "",
         "KERNELS": "flash-attn-4==4.0.0b36",
+        "MENDS": "",
         "COMPILE_FOR": "",
         "HEAD_DIMS": "",
         "TRITON_AMD": "FALSE",
@@ -220,7 +219,7 @@ def test_buildx_accepts_the_bake_file() -> None:
 @pytest.mark.parametrize("name", [image.id for image in OURS.images])
 def test_the_container_reads_back_the_spec(name: str) -> None:
     """What is written is what the entrypoint's own parser gets."""
-    assert from_json(render(OURS, {}, README)[f"docker/specs/{name}.json"]) == image_specs(OURS)[name]
+    assert from_json(render(OURS, {})[f"docker/specs/{name}.json"]) == image_specs(OURS)[name]
 
 
 def test_the_claims_of_a_spec() -> None:
@@ -290,7 +289,7 @@ def test_a_spec_knows_the_gpus_that_its_platform_does_not_run_on() -> None:
 
 def test_the_schema_refuses_unknown_keys() -> None:
     """So an editor underlines them."""
-    schema = json.loads(render(SMALL, {}, README)["docker/images.schema.json"])
+    schema = json.loads(render(SMALL, {})["docker/images.schema.json"])
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Row"]["additionalProperties"] is False
     assert set(schema["required"]) >= {"project", "platforms", "images", "exclusions"}
@@ -298,43 +297,34 @@ def test_the_schema_refuses_unknown_keys() -> None:
 
 def test_every_generated_json_says_that_it_is_generated() -> None:
     """Nobody edits it by hand."""
-    files = render(SMALL, {}, README)
+    files = render(SMALL, {})
     for name in (name for name in files if name.endswith(".json")):
         assert "Generated from images.yaml" in files[name].splitlines()[1], name
 
 
-def test_only_what_is_between_the_markers_changes_in_the_readme() -> None:
-    """The tables are in, the prose is as it was."""
-    text = render(SMALL, {}, README)["README.md"]
-    assert text.startswith(f"# Before\n\n{BEGIN}\n")
-    assert text.endswith(f"{END}\n\nafter\n")
+def test_the_page_of_images_has_every_image_every_cell_and_every_reason() -> None:
+    """It is generated whole."""
+    text = render(SMALL, {})["docker/IMAGES.md"]
+    assert text.startswith("# Images\n\n<!-- Generated from images.yaml")
     assert "| `fa4-cu128` | fa4, sdpa | torch 2.10.0, flash-attn-4 4.0.0b36 | hopper |  |  |" in text
     assert "GPU architectures: ampere (A100), hopper (H100).\n" in text
     assert "| cu128 | ampere | hopper |" in text
     assert "| fa4 | no: 2 | `fa4-cu128` |" in text
     assert "| 1 | fa4 x cpu | unsupported: CUDA kernels only ([source](https://example.org/fa4)) | 2027-11-22 |" in text
-    assert "old" not in text
 
 
 def test_a_measured_size_is_in_the_table() -> None:
     """Only when it was measured."""
     text = (DATA / "valid.yaml").read_text(encoding="utf-8")
     matrix = load(text + "sizes: {fa4-cu128: {gigabytes: 7.95, measured: 2026-11-22}}\n")
-    assert "| hopper | 7.95 GB |" in render(matrix, {}, README)["README.md"]
-
-
-@pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
-def test_a_readme_without_one_place_for_the_tables(readme: str) -> None:
-    """Rather an error than tables that silently go nowhere."""
-    with pytest.raises(UsageError, match=r"README\.md: needs one line <!-- images:begin -->"):
-        render(SMALL, {}, readme)
+    assert "| hopper | 7.95 GB |" in render(matrix, {})["docker/IMAGES.md"]
 
 
 def test_a_lock_that_does_not_hold_the_pins() -> None:
     """images.yaml and the lock must not say different things."""
     lock = "torch==2.10.1 \\\n    --hash=sha256:00\n"
     with pytest.raises(MatrixError) as caught:
-        render(SMALL, {"cu128": lock}, README)
+        render(SMALL, {"cu128": lock})
     place = "images.yaml: platforms.cu128.pins"
     assert caught.value.lines == (
         f"{place}.torch: 2.10.0 is pinned, but docker/locks/cu128.txt has 2.10.1",
@@ -345,7 +335,7 @@ def test_a_lock_that_does_not_hold_the_pins() -> None:
 def test_a_lock_that_does() -> None:
     """Markers and hashes do not matter."""
     lock = "# a comment\ntorch==2.10.0 \\\n    --hash=sha256:00\nflash-attn-4==4.0.0b36 ; sys_platform == 'linux' \\\n"
-    assert "docker/bake.json" in render(SMALL, {"cu128": lock}, README)
+    assert "docker/bake.json" in render(SMALL, {"cu128": lock})
 
 
 def test_write_changes_what_differs_and_removes_what_no_image_owns(repository: Path) -> None:
@@ -390,4 +380,4 @@ def test_the_generator_of_the_benchmark_makes_valid_matrices(count: int) -> None
     """As many images as asked for, each rendered."""
     matrix = load(document(count))
     assert len(matrix.images) == count
-    assert sum(name.startswith("docker/specs/") for name in render(matrix, {}, README)) == count
+    assert sum(name.startswith("docker/specs/") for name in render(matrix, {})) == count

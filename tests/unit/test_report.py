@@ -14,13 +14,17 @@ from typing import Any, Final
 
 import pytest
 
+from entrypoint.events import CaseEvent
+from entrypoint.judge import verdict
+from entrypoint.judge.budgets import Weighed, weigh_case
 from entrypoint.judge.finding import Code
 from entrypoint.judge.verdict import judge
 from entrypoint.outcome import Ending, Outcome
-from entrypoint.report import Judged, Report, build, devices
+from entrypoint.report import build
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.text import SUMMARY_BYTES, summary, to_text
+from entrypoint.text import SUMMARY_BYTES, Report, devices, summary, to_text
+from tests.unit.whole import line
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TEXTS: Final = ROOT / "tests/data/texts"
@@ -47,7 +51,7 @@ def health(**changes: Any) -> Event:
 
 
 def speed(name: str, direction: str, tflops: float) -> Event:
-    return {"event": "speed", "id": name, "direction": direction, "tflops": tflops, "seconds": 1e-3, "samples": []}
+    return {"event": "speed", "id": name, "direction": direction, "tflops": tflops, "seconds": 1e-3, "samples": [1e-3]}
 
 
 def phase(name: str, detail: str = "") -> Event:
@@ -82,7 +86,7 @@ DONE: Final[Event] = {"event": "done", "seconds": SECONDS}
 def outcome(*events: Event, ending: Ending = "done", number: int = 0, log: str = "", device: str = "cuda:0") -> Outcome:
     result = Outcome(device=device, backend="fa4", ending=ending, number=number, log=log)
     for event in events:
-        assert result.take(json.dumps(event).encode()) is not None, event
+        assert result.take(line(event)) is not None, event
     return result
 
 
@@ -187,8 +191,7 @@ SCENES: dict[str, Callable[[], Sequence[Outcome]]] = {
 
 def report_of(outcomes: Sequence[Outcome], spec: ImageSpec = SPEC) -> Report:
     settings = Settings(backend="fa4")
-    judged = [Judged(outcome=item, findings=judge(spec, settings, item)) for item in outcomes]
-    return build(spec, "fa4", judged, [], 9.9)
+    return build(spec, "fa4", [judge(spec, settings, item) for item in outcomes], [], 9.9)
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -273,6 +276,67 @@ def test_a_summary_fits_a_termination_message() -> None:
     assert text.startswith("axolotl-attn fa4-cu128: FAIL (92 WRONG)")
 
 
+PAGES: Final = (ROOT / "tests/data/exceptions/inductor.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        [stopped({"event": "unusable", "subject": "backend", "reason": PAGES}, ending="done")],
+        [changed(*({"event": "case_error", "id": name, "reason": PAGES} for name in IDS))],
+        [stopped(phase("compile", "causal-d64"), ending="exited", number=1, log=f"{STUB}\n{PAGES}")],
+        [changed({"event": "unusable", "subject": "device", "reason": PAGES}, index=index) for index in range(8)],
+    ],
+)
+def test_pages_of_an_exception_are_one_line_of_the_text(outcomes: list[Outcome]) -> None:
+    """In the headline, the summary and each case's line; the report has every line of it."""
+    report = report_of(outcomes)
+    text = to_text(report)
+
+    assert "InductorError: LoweringException: AssertionError: target: flex_attention" in text.splitlines()[0]
+    assert "InputBuffer" not in text + summary(report) + "".join(report["reasons"])
+    assert len(text.splitlines()) <= 24
+    assert PAGES in report["logs"][-1]
+
+
+def forced(asked: str, observed: str | None) -> Event:
+    return {"event": "kernels", "asked": asked, "names": ["k"], "observed": observed, "recorded": 1}
+
+
+def test_forced_kernels_of_several_gpus_are_told_apart_where_they_differ() -> None:
+    """One answer where all agree; else each GPU's, in the report and in the text."""
+    ran = ["fa4-two", "fa4-one", "fa4-two", "fa4-two"]
+    kernels = [(forced("fa4-one", "fa4-one"), forced("fa4-two", observed)) for observed in ran]
+    report = report_of([changed(*events, index=index) for index, events in enumerate(kernels)])
+
+    two = {"cuda:0": "fa4-two", "cuda:1": "fa4-one", "cuda:2": "fa4-two", "cuda:3": "fa4-two"}
+    assert report["backend"]["forced"] == {"fa4-one": "fa4-one", "fa4-two": two}
+    assert "forced one by one, each of them ran: fa4-one" in to_text(report)
+    assert "fa4-two asked for; fa4-two on cuda:0,2-3, fa4-one on cuda:1" in to_text(report)
+    assert report["reasons"][0].startswith("cuda:1: fa4-two was asked for, and fa4-one ran")
+
+
+def test_a_forced_kernel_that_one_gpu_did_not_reach_is_told_by_gpu() -> None:
+    """What was not seen everywhere is not said of all."""
+    report = report_of([changed(forced("fa4-one", "fa4-one")), changed(index=1)])
+
+    assert report["backend"]["forced"] == {"fa4-one": {"cuda:0": "fa4-one"}}
+
+
+def test_each_case_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is judged; the report and the text take that result."""
+    weighed: list[str] = []
+
+    def counted(case: CaseEvent) -> tuple[Weighed, ...]:
+        weighed.append(case.id)
+        return weigh_case(case)
+
+    monkeypatch.setattr(verdict, "weigh_case", counted)
+    to_text(report_of([changed()]))
+
+    assert weighed == list(IDS)
+
+
 def test_a_report_is_json() -> None:
     """Numbers that are not finite are null, and the facts of health, copy and first calls are in it."""
     wrong = case("full-d64")
@@ -287,12 +351,19 @@ def test_a_report_is_json() -> None:
 
 def test_a_package_that_is_not_there_has_no_version() -> None:
     """The pin of one that is missing would say what nobody found; before the child looked, pins are all there is."""
-    machine = {**healthy()[0], "packages": {"flash-attn-4": "4.0.0b35"}}
+    machine = {**healthy()[0], "packages": {"einops": "0.8.2"}}
     report = report_of([changed(machine)])
 
-    assert report["image"]["versions"] == {"torch": "2.10.0+cu128", "flash-attn-4": "4.0.0b35", "flash-attn": None}
-    assert "flash-attn-4 4.0.0b35, flash-attn missing" in to_text(report)
-    assert report_of([outcome(ending="timeout")])["image"]["versions"]["flash-attn"] == SPEC.packages["flash-attn"]
+    assert report["image"]["versions"] == {"torch": "2.10.0+cu128", "flash-attn-4": None}
+    assert "flash-attn-4 missing" in to_text(report)
+    assert report_of([outcome(ending="timeout")])["image"]["versions"]["flash-attn-4"] == SPEC.packages["flash-attn-4"]
+
+
+def test_the_image_names_its_mends() -> None:
+    """What of it is not as its packages' authors wrote it, whatever the verdict is."""
+    mends = report_of([outcome(ending="timeout")])["image"]["mends"]
+    assert [mend["name"] for mend in mends] == [mend.name for mend in SPEC.mends]
+    assert {"package": "flash-attn-4", "version": SPEC.packages["flash-attn-4"]}.items() < mends[0].items()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ HOST = {
 }
 # What the judge and the probe may know of the container's side. Neither knows the other.
 JUDGE = {"events", "outcome", "settings", "spec", "choice"}
-PROBE = {"events", "devices", "spec"}
+PROBE = {"events", "devices", "spec", "spelling"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -51,3 +52,12 @@ def test_no_module_stands_outside_of_a_room() -> None:
     """But the package's own face and what every room needs."""
     top = {path.stem for path in (ROOT / "docker/attn_matrix").glob("*.py")}
     assert top == {"__init__", "__main__", "cli", "errors", "hints"}
+
+
+def test_no_two_classes_of_the_container_have_one_name() -> None:
+    """A name that stands for two things is read as the wrong one."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "entrypoint").rglob("*.py")]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names = Counter(node.name for node in classes)
+    assert len(names) > 40
+    assert [name for name, count in names.items() if count > 1] == []

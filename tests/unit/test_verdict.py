@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entrypoint.choice import refuse_early
+from entrypoint.choice import chosen, fallback, refuse_early
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.judge.finding import Code
-from entrypoint.judge.verdict import judge, notes_of
+from entrypoint.judge import verdict
+from entrypoint.judge.finding import Code, Finding
+from entrypoint.judge.verdict import notes_of
 from entrypoint.outcome import Outcome, Overrun
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
+from tests.unit import whole
 
-NUMBERS: dict[str, Any] = {
-    **dict.fromkeys(("error", "baseline", "relative", "baseline_relative"), 0.002),
-    "scale": 1.0,
-    "finite": True,
-}
+NUMBERS: dict[str, Any] = vars(whole.NUMBERS)
 HEALTHY = dict.fromkeys(("out", "dq", "dk", "dv"), NUMBERS)
 SETTINGS = Settings(backend="fa4")
 FLOOR = Floor(gpu="NVIDIA H200", backend="fa4", case="s8192", forward=0.5, backward=0.4, source="test")
@@ -65,8 +63,12 @@ def outcome(*changes: dict[str, Any], ending: str = "done", number: int = 0) -> 
         {"event": "done", "seconds": {}},
     ]
     for event in [*events, *changes]:
-        assert result.take(json.dumps(event).encode()) is not None
+        assert result.take(whole.line(event)) is not None, event
     return result
+
+
+def judge(spec: ImageSpec, settings: Settings, result: Outcome) -> tuple[Finding, ...]:
+    return verdict.judge(spec, settings, result).findings
 
 
 def ceiling(tflops: float) -> dict[str, Any]:
@@ -398,9 +400,129 @@ def test_the_worst_finding_leads() -> None:
 
 def test_an_end_without_a_case_is_not_a_pass() -> None:
     """Nothing was measured: NOT_CHECKED."""
-    empty = Outcome(device="cuda:0", backend="fa4", ending="done", finished=True)
+    empty = Outcome(device="cuda:0", backend="fa4", ending="done")
 
     assert said(empty) == ("NOT_CHECKED", Code.INTERNAL)
+
+
+def test_a_case_that_got_lost_is_not_a_pass() -> None:
+    """The line that cannot be read might have been the case that fails."""
+    done = {"event": "done", "written": {"case": 2, "machine": 1, "health": 1}}
+    finding, *_ = judge(SPEC, SETTINGS, outcome(done))
+
+    assert (finding.verdict, finding.code) == ("NOT_CHECKED", Code.INTERNAL)
+    assert "of the child's events case (1), health (1) cannot be read" in finding.what
+
+
+def test_cases_that_time_left_out_are_named() -> None:
+    """They do not fail, and nobody can take them for right: a count in the verdict's sentence, the ids in a note."""
+    hurried = outcome({"event": "done", "left_out": ["varlen-d64", "window-d64"]})
+    finding = judge(SPEC, SETTINGS, hurried)[0]
+
+    assert finding.what.startswith("fa4 is right in 1 of 1 cases, 2 left out; forward 600 TFLOP/s")
+    assert notes_of(SPEC, hurried)[0].startswith("Not run, for want of time: varlen-d64, window-d64. More CPUs,")
+
+
+def test_a_line_that_is_no_event_is_a_note() -> None:
+    """Where everything that was written has arrived, it was a library's."""
+    noisy = outcome()
+    noisy.take(b"not an event")
+
+    assert said(noisy) == ("PASS", Code.PASS)
+    assert notes_of(SPEC, noisy) == ["1 line of the child of cuda:0 cannot be read, and what it says is not known."]
+
+
+@pytest.mark.parametrize("field", ["error", "relative", "scale"])
+def test_an_error_that_is_not_a_number_is_wrong(field: str) -> None:
+    """The event has null there; nothing of it is compared with null."""
+    event = {"event": "case", "id": "full-d64", "tensors": HEALTHY | {"dq": NUMBERS | {field: None}}}
+
+    finding = judge(SPEC, SETTINGS, outcome(event))[0]
+
+    assert finding.code is Code.WRONG
+    assert "dQ has an error that is not a number in full-d64 (1 of 2 cases wrong)" in finding.what
+
+
+PAGES = (Path(__file__).resolve().parents[1] / "data/exceptions/inductor.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "unusable", "subject": "backend", "reason": PAGES},
+        {"event": "unusable", "subject": "device", "reason": PAGES},
+        {"event": "case_error", "id": "full-d64", "reason": PAGES},
+        {"event": "case_error", "id": "full-d64", "reason": PAGES, "out_of_memory": True},
+        {"event": "case_error", "id": "matmul", "reason": PAGES},
+        {"event": "case", "tensors": {"out": NUMBERS, "dq": None, "dk": None, "dv": None}, "no_gradient": PAGES},
+    ],
+)
+def test_a_finding_has_the_cause_alone_and_keeps_the_pages(event: dict[str, Any]) -> None:
+    """One line for the person, everything for whoever mends it."""
+    finding = judge(SPEC, SETTINGS, outcome(event))[0]
+
+    assert finding.code is not Code.PASS
+    assert "InductorError: LoweringException: AssertionError: target: flex_attention" in finding.what
+    assert len(finding.what.splitlines()) == 1
+    assert finding.log == PAGES
+
+
+def test_pages_of_a_profiler_are_one_line_of_a_note() -> None:
+    """As in a finding."""
+    (note,) = notes_of(
+        SPEC, outcome({"event": "kernels", "names": [], "observed": None, "recorded": 0, "reason": PAGES})
+    )
+
+    assert len(note.splitlines()) == 1
+
+
+FORWARD_ONLY = Settings(backend="auto", allow=frozenset({"forward-only"}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(backend="auto"), "sdpa"),
+        (FORWARD_ONLY, "fa4"),
+        (Settings(backend="fa4"), "fa4"),
+    ],
+)
+def test_auto_takes_the_first_backend_that_may_train(settings: Settings, expected: str) -> None:
+    """One without gradients is passed over unless the user accepts it; a name is taken at its word."""
+    backends = (backend("fa4", "hopper", gradients=False), backend("sdpa", "hopper", "ada"))
+
+    assert chosen(replace(SPEC, backends=backends), settings).name == expected
+
+
+def test_auto_refuses_an_image_in_which_nothing_trains() -> None:
+    """With the reason of the image's own backend."""
+    none = replace(SPEC, backends=(backend("fa4", "hopper", gradients=False),))
+
+    with pytest.raises(ConfigError, match="fa4 has no gradients"):
+        refuse_early(none, Settings(backend="auto"), devices())
+
+
+def test_auto_falls_back_to_what_may_train_on_this_gpu() -> None:
+    """Another that has no gradients is passed over here too, and an unknown GPU fits none."""
+    ada = replace(whole.DEVICE, capability="8.9")
+    spec = replace(SPEC, backends=(*SPEC.backends[:1], backend("sage", "ada", gradients=False), *SPEC.backends[1:]))
+
+    names = [fallback(spec, settings, "fa4", ada) for settings in (Settings(backend="auto"), FORWARD_ONLY)]
+    assert [name and name.name for name in names] == ["sdpa", "sage"]
+    assert fallback(spec, Settings(backend="fa4"), "fa4", ada) is None
+    assert fallback(spec, Settings(backend="auto"), "fa4", None) is None
+
+
+def test_auto_says_why_another_backend_was_checked() -> None:
+    """Because the image's own has no gradients, or does not run on this GPU."""
+    ran = outcome({"event": "kernels", "asked": "sdpa", "observed": "sdpa"})
+    ran.backend = "sdpa"
+    without = replace(SPEC, backends=(backend("fa4", "hopper", gradients=False), SPEC.backends[1]))
+
+    reasons = [judge(spec, Settings(backend="auto"), ran)[0].what for spec in (without, SPEC)]
+
+    assert reasons[0] == "fa4 has no gradients on cu128; sdpa was checked in its place."
+    assert reasons[1] == "fa4 does not run on hopper; sdpa was checked in its place."
 
 
 def test_no_gpu_is_refused_before_torch() -> None:

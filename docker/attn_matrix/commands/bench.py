@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from attn_matrix.commands import generated, timeline
+from attn_matrix.commands import generated, terminal, timeline
+from attn_matrix.commands.terminal import Table
 from attn_matrix.errors import AttnError, UsageError
 from attn_matrix.hints import did_you_mean
 from attn_matrix.host import engine, environment, machine
@@ -28,6 +29,7 @@ from attn_matrix.matrix.load import FILE, read
 ROUNDS: Final = 15
 IMAGE: Final = "axolotl-attn:sdpa-cpu-base"
 GENERATED_IMAGES: Final = 1000
+HEAD: Final = ("milliseconds, medians", "measured", "baseline", "over", "allowed", "ratio", "")
 DEFECTS: Final = "tests/data/defects.md"
 
 
@@ -44,46 +46,48 @@ class Promise:
     def holds(self) -> bool:
         return self.measured - self.baseline <= self.allowed
 
-    def row(self) -> str:
-        over = self.measured - self.baseline
-        ratio = f"{self.measured / self.baseline:5.2f}x" if self.baseline else "     -"
+    def row(self) -> tuple[str, ...]:
+        """Milliseconds, then how many times the baseline that is."""
+        seconds = (self.measured, self.baseline, self.measured - self.baseline, self.allowed)
+        ratio = f"{self.measured / self.baseline:.2f}x" if self.baseline else "-"
         verdict = "holds" if self.holds else "DOES NOT HOLD"
-        numbers = f"{self.measured * 1e3:8.0f} {self.baseline * 1e3:8.0f} {over * 1e3:8.0f} {self.allowed * 1e3:8.0f}"
-        return f"{self.what:<58} {numbers} {ratio}  {verdict}"
+        return (self.what, *(f"{each * 1e3:.0f}" for each in seconds), ratio, verdict)
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("bench", help="what a start, a build and a rendering cost")
-    parser.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join([*BENCHMARKS, *SHOWN])}; default: all")
+    parser = subparsers.add_parser("bench")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help=f"of {', '.join([*BENCHMARKS, *LISTINGS])}; default: all"
+    )
     parser.set_defaults(handler=_handle)
 
 
 def _handle(arguments: Namespace) -> int:
-    names = arguments.names or [*BENCHMARKS, *SHOWN]
+    names = arguments.names or [*BENCHMARKS, *LISTINGS]
     for name in names:
-        if name not in BENCHMARKS and name not in SHOWN:
-            raise UsageError(f"no benchmark {name!r}{did_you_mean(name, [*BENCHMARKS, *SHOWN])}")
+        if name not in BENCHMARKS and name not in LISTINGS:
+            raise UsageError(f"no benchmark {name!r}{did_you_mean(name, [*BENCHMARKS, *LISTINGS])}")
     held = _promises([name for name in names if name in BENCHMARKS], arguments.root)
     for name in names:
-        if name in SHOWN:
-            print("", *SHOWN[name](arguments.root), sep="\n", flush=True)
+        if name in LISTINGS:
+            print("", *LISTINGS[name](arguments.root), sep="\n", flush=True)
     return 0 if held else 1
 
 
 def _promises(names: Sequence[str], root: Path) -> bool:
-    """A line for each benchmark; whether every promise that could be measured holds."""
-    if names:
-        print(f"{'milliseconds, medians':<58} {'measured':>8} {'baseline':>8} {'over':>8} {'allowed':>8} ratio")
-    held = True
+    """A table of the benchmarks; whether every promise that could be measured holds."""
+    promises, absent = [], []
     for name in names:
+        engine.say(f"measuring: {name}")
         try:
-            promise = BENCHMARKS[name](root)
+            promises.append(BENCHMARKS[name](root))
         except AttnError as error:
-            print(f"{name:<58} not measured: {error.lines[0]}")
-            continue
-        held &= promise.holds
-        print(promise.row(), flush=True)
-    return held
+            absent.append(f"{name}: not measured: {error.lines[0]}")
+    if promises:
+        terminal.show(Table([each.row() for each in promises], HEAD, right=range(1, 6)))
+    if absent:
+        terminal.show(*absent)
+    return all(each.holds for each in promises)
 
 
 # ---- the benchmarks ----
@@ -156,7 +160,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Path], Promise]]] = {
     "build": build,
 }
 # What is shown and promises nothing.
-SHOWN: Final[Mapping[str, Callable[[Path], Iterator[str]]]] = {"seconds": seconds, "defects": defects}
+LISTINGS: Final[Mapping[str, Callable[[Path], Iterator[str]]]] = {"seconds": seconds, "defects": defects}
 
 
 # ---- how ----
@@ -171,7 +175,7 @@ def _take_turns(first: Command, second: Command, rounds: int = ROUNDS) -> tuple[
 
 
 def _time(command: Sequence[str], environ: Mapping[str, str]) -> float:
-    """Wall-clock seconds of a command. Raises CommandFailed: a failure is no measurement."""
+    """Wall-clock seconds of a command. Raises CommandFailed when the command fails."""
     started = time.perf_counter()
     engine.capture(command, env=environ)
     return time.perf_counter() - started

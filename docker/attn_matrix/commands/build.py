@@ -19,7 +19,7 @@ from attn_matrix.rendered.bake import prebuilt
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("build", help="build and load images with docker buildx bake")
+    parser = subparsers.add_parser("build")
     parser.add_argument("ids", metavar="ID", nargs="*", help="an image id, or a glob such as '*-cu128'")
     parser.add_argument("--base", metavar="IMAGE", help="start from IMAGE instead of the pinned base")
     parser.add_argument("--local-base", action="store_true", help="no registry: the engine's own image of that tag")

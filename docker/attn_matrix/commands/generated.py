@@ -1,6 +1,6 @@
 """A valid images.yaml of any size, for `nox -s bench`: many platforms, and one image for each architecture of each.
 
-`python -P -m attn_matrix.commands.generated DIR COUNT` writes one into DIR, with a README that has the tables' markers.
+`python -P -m attn_matrix.commands.generated DIR COUNT` writes one into DIR.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from math import ceil
 from pathlib import Path
 
 from attn_matrix.matrix.load import FILE
-from attn_matrix.rendered.tables import BEGIN, END
 
 BACKENDS = 8
 ARCHITECTURES = 5
@@ -61,9 +60,8 @@ def _exclusion(platform: str, backend: str, architecture: str) -> str:
 
 
 def write(target: Path, count: int) -> None:
-    """images.yaml and README.md of a repository with `count` images, in the directory `target`."""
+    """images.yaml of a repository with `count` images, in the directory `target`."""
     (target / FILE).write_text(document(count), encoding="utf-8")
-    (target / "README.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

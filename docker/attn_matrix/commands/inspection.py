@@ -16,7 +16,9 @@ from typing import Any, Final
 from inside import facts
 
 from attn_matrix.commands import inspection_rules as rules
+from attn_matrix.commands import terminal
 from attn_matrix.commands.inspection_rules import Conclusion
+from attn_matrix.commands.terminal import Part, Table
 from attn_matrix.errors import CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.load import FILE, read
@@ -49,7 +51,7 @@ class Inspected:
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("inspect", help="what can be proved about built images without a GPU")
+    parser = subparsers.add_parser("inspect")
     parser.add_argument("patterns", metavar="PATTERN", nargs="*", help="an image id or a glob; default: all images")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout in place of the table")
     parser.set_defaults(handler=_handle)
@@ -64,7 +66,7 @@ def _handle(arguments: Namespace) -> int:
     for image in here:
         done.append(inspect(arguments.root, matrix, image))
         if not arguments.json:
-            print(table(done[-1]), flush=True)
+            terminal.show(*tables(done[-1]))
     if arguments.json:
         print(document(done))
     return 1 if any(each.failures for each in done) else 0
@@ -160,7 +162,8 @@ def installed(image: Inside) -> Iterator[Conclusion]:
     lock = requirements.versions(
         (image.root / lock_path(image.matrix.lock_name(image.image))).read_text(encoding="utf-8")
     )
-    yield from rules.versions(found.versions, lock, image.matrix.pinned_packages(image.image))
+    yield rules.mends(image.matrix, image.image, found)
+    yield from rules.versions(rules.others(found.versions), lock, image.matrix.pinned_packages(image.image))
     yield from rules.recorded(found)
     yield from rules.flash_attention_4(image.matrix, image.image, found)
 
@@ -203,17 +206,13 @@ def checksums(reference: str, paths: Sequence[str]) -> dict[str, str]:
 # ---- output ----
 
 
-def table(inspected: Inspected) -> str:
-    """A line for each row, and one for the image."""
+def tables(inspected: Inspected) -> list[Part]:
+    """A line for the image, and one for each row."""
     marks = {"pass": "ok", "fail": "FAIL", "n/a": "n/a"}
-    checks = max(len(row.check) for row in inspected.rows)
-    subjects = max(len(row.subject) for row in inspected.rows)
-    lines = [
-        f"  {marks[row.verdict]:<4}  {row.check:<{checks}}  {row.subject:<{subjects}}  {row.reason}"
-        for row in inspected.rows
-    ]
+    rows = [(marks[row.verdict], row.check, row.subject, row.reason) for row in inspected.rows]
     passed = sum(row.verdict == "pass" for row in inspected.rows)
-    return "\n".join([f"{inspected.id}: {passed} of {len(inspected.rows)} pass, {inspected.failures} fail", *lines, ""])
+    summary = f"{inspected.id}: {passed} of {len(inspected.rows)} pass, {inspected.failures} fail"
+    return [summary, Table(rows, wrapped=2, indent=2), ""]
 
 
 def document(images: Sequence[Inspected]) -> str:

@@ -1,4 +1,6 @@
-"""What `nox -s inspect` concludes from the facts about an image: rows, each with a verdict and its reason. Pure.
+"""What `nox -s inspect` concludes from the facts about an image: rows, each with a verdict and its reason.
+
+These functions are pure: they ask no engine and read no file.
 
 The facts come from docker/inside, which runs in the image, and from the engine.
 """
@@ -34,6 +36,8 @@ WITH_PASSWORD: Final = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
 RUN_ARGUMENTS: Final = re.compile(r"^RUN \|\d+ (.*?) /bin/sh -c", re.DOTALL)
 ASSIGNED: Final = re.compile(r"(?:^|\s)([A-Za-z_][A-Za-z0-9_]*)=(?=\S)")
 SHOWN: Final = 4
+# The distribution that docker/scripts/install-mends makes.
+MENDS: Final = "axolotl-attn-mends"
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,21 @@ def versions(installed: Mapping[str, str], lock: Mapping[str, str], pinned: Mapp
     unknown = [f"{name} {version}" for name, version in sorted(installed.items()) if name not in known]
     yield none_of("lock", "unknown", unknown, "nothing is installed that the lock does not know")
     yield (ok if right else failed)("lock", "versions", f"{len(right)} distributions are of the lock's version")
+
+
+def others(installed: Mapping[str, str]) -> dict[str, str]:
+    """All distributions but our own, which no lock has."""
+    return {name: version for name, version in installed.items() if name != MENDS}
+
+
+def mends(matrix: Matrix, image: Image, facts: Installed) -> Conclusion:
+    """Whether the mends that are installed are those of images.yaml."""
+    wanted, found = sorted(matrix.image_mends(image)), sorted(facts.mends)
+    if not wanted and not found and MENDS not in facts.versions:
+        return not_applicable("mends", "none", "images.yaml has none for this image")
+    if wanted == found:
+        return ok("mends", MENDS, ", ".join(found))
+    return failed("mends", MENDS, f"has {', '.join(found) or 'none'}; images.yaml has {', '.join(wanted) or 'none'}")
 
 
 def recorded(facts: Installed) -> Iterator[Conclusion]:

@@ -1,6 +1,6 @@
 """`nox -s lock [-- NAME...]`: the hashed requirements in docker/locks, from the versions that are pinned.
 
-The only command that asks the package index what there is. It writes data; rendering asks nobody.
+No other command asks the package index which versions there are; `nox -s render` needs no network.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ GROUPS: Final = {
     "tests": ("host", "cpu"),
     "lint": ("host", "tests"),
 }
-PYTHON: Final = "3.11"
 COMPILE: Final = ("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate")
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("lock", help="resolve and hash the requirements of a platform")
+    parser = subparsers.add_parser("lock")
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"a platform, {', '.join(GROUPS)}; default: all")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions of what is not pinned")
     parser.set_defaults(handler=_handle)
@@ -43,12 +42,12 @@ def _handle(arguments: Namespace) -> int:
     matrix = read(arguments.root / FILE)
     platforms = [name for name, platform in matrix.platforms.items() if platform.pins]
     known = [*platforms, *GROUPS]
-    # One that cannot be resolved everywhere is resolved only when it is asked for.
+    # A platform that has no lock yet is resolved only when it is named.
     usual = [name for name in known if name in GROUPS or not matrix.platforms[name].unlocked]
     for name in arguments.names or usual:
         if name not in known:
             raise UsageError(f"no lock {name!r}{did_you_mean(name, known)}")
-        # The one with Axolotl comes first: the versions that it allows are those that every image gets.
+        # The lock with Axolotl comes first, and the other one takes its versions, so that both kinds of image agree.
         for each in reversed(matrix.lock_names(name) if name in platforms else (name,)):
             lock(arguments.root, matrix, each, ["--upgrade"] if arguments.upgrade else [])
     return 0
@@ -58,7 +57,7 @@ def lock(root: Path, matrix: Matrix, name: str, switches: Sequence[str] = ()) ->
     """Write the lock `name`. What it holds stays, hashes included, unless a pin changed. Raises CommandFailed."""
     path, platform = root / lock_path(name), platform_of(name)
     requirements = "" if name in GROUPS else platform_requirements(matrix, name)
-    given = group_switches(root, name) if name in GROUPS else platform_switches(root, matrix, name)
+    given = group_switches(root, matrix, name) if name in GROUPS else platform_switches(root, matrix, name)
     engine.say(f"resolving {lock_path(name)}")
     with tempfile.TemporaryDirectory() as folder:
         overrides = Path(folder) / "overrides.txt"
@@ -96,6 +95,8 @@ def platform_switches(root: Path, matrix: Matrix, name: str) -> list[str]:
     return [*machine, *wheels, *backend, *constraints, "-"]
 
 
-def group_switches(root: Path, name: str) -> list[str]:
+def group_switches(root: Path, matrix: Matrix, name: str) -> list[str]:
+    """A group's lock is for every system and for the oldest Python of a platform, or a newer one."""
+    oldest = min((each.python for each in matrix.platforms.values()), key=lambda text: [*map(int, text.split("."))])
     together = [f"--constraints={root / lock_path(other)}" for other in GROUPS[name]]
-    return ["--universal", "--python-version", PYTHON, *together, "--group", f"{root / 'pyproject.toml'}:{name}"]
+    return ["--universal", "--python-version", oldest, *together, "--group", f"{root / 'pyproject.toml'}:{name}"]

@@ -1,6 +1,6 @@
 """`nox -s pins`: writes the digests that the base images have in their registries now into images.yaml.
 
-Only their digits change there: the file is written by people, and its comments and layout stay theirs.
+It changes the digests and nothing else: people write that file, and their comments and layout stay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGE: Final = re.compile(r"(?P<indent> +)image: [^,{}]+\n")
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("pins", help="write the digests that the base images have now into images.yaml")
+    parser = subparsers.add_parser("pins")
     parser.set_defaults(handler=_handle)
 
 

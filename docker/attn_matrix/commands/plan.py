@@ -1,17 +1,17 @@
-"""What would be built and what is excluded: the facts, as text for a terminal and as JSON for a program."""
+"""`nox -s plan [-- PATTERN... --json]`: the facts of every image, exclusion and cell, as tables and as JSON."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from attn_matrix.commands import terminal
+from attn_matrix.commands.terminal import Part, Table
 from attn_matrix.matrix import cells
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Exclusion, Image, Matrix
@@ -28,6 +28,7 @@ SCHEMA = 1
 class Planned:
     """An image that would be built. `forward_only` names its backends that have no gradients on its platform.
 
+    `lacking` are options of Axolotl's that ask for a backend which it does not hold, `mends` the names of its mends.
     `plain` is the id of the image that it is a variant of, `wheels` are the targets that are compiled for it, and
     `unlocked` is why it cannot be built yet, if so.
     """
@@ -43,6 +44,8 @@ class Planned:
     forward_only: tuple[str, ...]
     architectures: tuple[str, ...]
     packages: dict[str, str]
+    lacking: tuple[str, ...]
+    mends: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,8 @@ def _planned(matrix: Matrix, image: Image) -> Planned:
         forward_only=tuple(name for name in image.backends if not matrix.gradients(name, image.platform)),
         architectures=matrix.image_architectures(image),
         packages=matrix.pinned_packages(image),
+        lacking=matrix.lacking(image),
+        mends=tuple(matrix.image_mends(image)),
     )
 
 
@@ -144,8 +149,8 @@ def to_json(what: Plan) -> str:
     return json.dumps({"schema": SCHEMA, **asdict(what)}, indent=2) + "\n"
 
 
-def to_text(what: Plan, width: int) -> str:
-    """Three aligned tables; the last column of each wraps at `width` characters."""
+def tables(what: Plan) -> list[Part]:
+    """Three tables, each under a line that counts its rows."""
     families: dict[str, list[Planned]] = {}
     for image in what.images:
         families.setdefault(image.plain, []).append(image)
@@ -153,15 +158,16 @@ def to_text(what: Plan, width: int) -> str:
     exclusions = [
         (item.review, f"{item.combination}: {item.status}: {item.reason}\n{item.source}") for item in what.exclusions
     ]
-    parts = [
-        f"{len(what.images)} images would be built",
-        _table(("IMAGE", "BACKENDS; RUNS ON; WITH"), images, width),
-        f"{len(what.cells)} cells, and what stands in each",
-        _table(("IMAGE OR EXCLUSION", "CELLS"), _cells(what), width),
-        f"{len(exclusions)} exclusions: no image, for a reason",
-        _table(("REVIEW", "COMBINATION AND REASON"), exclusions, width),
+    counted = [
+        (f"{len(what.images)} images would be built", ("IMAGE", "BACKENDS; RUNS ON; WITH"), images),
+        (f"{len(what.cells)} cells, and what stands in each", ("IMAGE OR EXCLUSION", "CELLS"), _cells(what)),
+        (f"{len(exclusions)} exclusions: no image, for a reason", ("REVIEW", "COMBINATION AND REASON"), exclusions),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [part for title, head, rows in counted for part in (title, "", *_under(head, rows))]
+
+
+def _under(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Part]:
+    return [Table(rows, head), ""] if rows else []
 
 
 def _cells(what: Plan) -> list[tuple[str, str]]:
@@ -192,12 +198,15 @@ def _lines(family: Sequence[Planned]) -> tuple[str, ...]:
     """What a person picks an image by; of its variants only how they are called."""
     first, *others = family
     variants = ", ".join(other.id.removeprefix(first.id) for other in others)
+    variants = variants.replace("-base", "-base (without Axolotl)", 1)
     return (
         _backends(first),
         ", ".join(first.architectures) or "CPU",
         _versions(first),
         f"variants: {variants}" if variants else "",
         f"compiled from source: {', '.join(first.wheels)}" if first.wheels else "",
+        f"mended: {', '.join(first.mends)}" if first.mends else "",
+        f"not with Axolotl's {', '.join(first.lacking)}" if first.lacking else "",
         f"cannot be built yet: {first.unlocked}" if first.unlocked else "",
     )
 
@@ -206,26 +215,8 @@ def _versions(image: Planned) -> str:
     return ", ".join(f"{package} {version}" for package, version in image.packages.items())
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    if not rows:
-        return ""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head) - 1)]
-    indent = sum(widths) + 2 * len(widths)
-    room = max(width - indent, 30)
-    lines: list[str] = []
-    for row in (head, *rows):
-        start = "".join(f"{text:<{size + 2}}" for text, size in zip(row, widths, strict=False))
-        last = [line for paragraph in row[-1].splitlines() for line in _wrapped(paragraph, room)]
-        lines += [(start if index == 0 else " " * indent) + line for index, line in enumerate(last)]
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, room: int) -> Iterable[str]:
-    return wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
-
-
 def add_parser(commands: _SubParsersAction[ArgumentParser]) -> None:
-    parser = commands.add_parser("plan", help="show what would be built and what is excluded")
+    parser = commands.add_parser("plan")
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="image ids or excluded ones, with * and ?")
     parser.add_argument("--json", action="store_true", help="the same facts as JSON")
     parser.set_defaults(handler=_handle)
@@ -233,7 +224,10 @@ def add_parser(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def _handle(arguments: Namespace) -> int:
     what = plan(read(arguments.root / FILE), arguments.patterns, date.today())
-    print(to_json(what) if arguments.json else to_text(what, shutil.get_terminal_size((120, 40)).columns), end="")
+    if arguments.json:
+        print(to_json(what), end="")
+    else:
+        terminal.show(*tables(what))
     for line in warnings(what):
         print(f"warning: {line}", file=sys.stderr)
     return 0

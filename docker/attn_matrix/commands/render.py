@@ -11,7 +11,7 @@ from attn_matrix.rendered.files import differences, rendered, write
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("render", help="write the generated files")
+    parser = subparsers.add_parser("render")
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 and print a diff when one differs")
     parser.set_defaults(handler=_handle)
 

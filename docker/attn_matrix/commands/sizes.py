@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Final
 
 from inside import facts
 
+from attn_matrix.commands import terminal
 from attn_matrix.commands.inspection import AS_ROOT, command, present
+from attn_matrix.commands.terminal import Part, Table
 from attn_matrix.errors import CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.load import FILE, read
@@ -29,6 +31,7 @@ from attn_matrix.matrix.select import pick
 SCHEMA: Final = 1
 # All images of a platform together may take that many times the largest of them.
 BAR: Final = 1.5
+BARRED: Final = ("times the largest", f"at most {BAR:g}")
 # By how much of what is measured images.yaml may differ.
 TOLERANCE: Final = 0.02
 SHOWN: Final = 12
@@ -95,7 +98,7 @@ class Family:
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    parser = subparsers.add_parser("sizes", help="what images take on disk, together and each")
+    parser = subparsers.add_parser("sizes")
     parser.add_argument("patterns", metavar="PATTERN", nargs="*", help="an image id or a glob; default: all images")
     parser.add_argument("--inside", action="store_true", help="also what each image spends its bytes on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout in place of the tables")
@@ -108,21 +111,21 @@ def _handle(arguments: Namespace) -> int:
     picked = pick(matrix, arguments.patterns)
     here = present(matrix, picked, arguments.patterns)
     every = [*here, *(image for image in matrix.images if image not in picked)]
-    stacks = {image.id: stack for image in every if (stack := look(matrix.tag(image)))}
+    stacks = {image.id: stack for image in every if (stack := stack_of(matrix.tag(image)))}
     sizes = measure(here, stacks)
     families = [family(name, sizes, stacks) for name in dict.fromkeys(size.platform for size in sizes)]
     usages = {image.id: usage(arguments.root, matrix, image) for image in here} if arguments.inside else {}
     if arguments.json:
         print(document(sizes, families, usages))
     else:
-        print(text(sizes, families, usages))
+        terminal.show(*tables(sizes, families, usages))
     return 0 if all(each.ratio <= BAR for each in families) else 1
 
 
 # ---- measuring ----
 
 
-def look(tag: str) -> Stack | None:
+def stack_of(tag: str) -> Stack | None:
     """The layers of an image of the engine; None when it has no such image."""
     if engine.identity(tag) is None:
         return None
@@ -190,26 +193,23 @@ def usage(root: Path, matrix: Matrix, image: Image) -> facts.Usage:
 # ---- output ----
 
 
-def text(sizes: Sequence[ImageSize], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> str:
-    lines = [f"{'image':<20} {'MB':>9} {'shared':>9} {'unique':>9}   images.yaml"]
-    lines += [
-        f"{each.id:<20} {_mb(each.bytes)} {_mb(each.shared)} {_mb(each.unique)}   {_claim(each)}" for each in sizes
-    ]
-    lines += [
+def tables(sizes: Sequence[ImageSize], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> list[Part]:
+    """The images, the platforms, what is inside if that was asked for, and what images.yaml should say."""
+    images = [(each.id, _mb(each.bytes), _mb(each.shared), _mb(each.unique), _claim(each)) for each in sizes]
+    platforms = [_platform(each) for each in families]
+    return [
+        Table(images, ("image", "MB", "shared", "unique", "images.yaml"), right=(1, 2, 3)),
         "",
-        f"{'platform':<12} {'images':>6} {'largest':>9} {'together':>9}   times the largest (at most {BAR:g})",
+        Table(platforms, ("platform", "images", "largest", "together", *BARRED), right=(1, 2, 3, 4)),
+        *(part for name, found in usages.items() for part in _usage(name, found)),
+        *_corrections([each for each in sizes if each.off]),
     ]
-    for each in families:
-        verdict = "holds" if each.ratio <= BAR else "DOES NOT HOLD"
-        counted = f"{each.platform:<12} {each.images:>6} {_mb(each.largest)} {_mb(each.together)}"
-        lines.append(f"{counted}   {each.ratio:.2f}, {verdict}")
-    for name, found in usages.items():
-        lines += ["", *_usage(name, found)]
-    if off := [each for each in sizes if each.off]:
-        lines += ["", f"images.yaml is off by more than {TOLERANCE:.0%}; its `sizes` should say:"]
-        today = date.today().isoformat()
-        lines += [f"  {each.id}: {{gigabytes: {each.gigabytes:g}, measured: {today}}}" for each in off]
-    return "\n".join(lines)
+
+
+def _platform(family: Family) -> tuple[str, ...]:
+    verdict = "holds" if family.ratio <= BAR else "DOES NOT HOLD"
+    counted = (family.platform, str(family.images), _mb(family.largest), _mb(family.together))
+    return (*counted, f"{family.ratio:.2f}", verdict)
 
 
 def _claim(size: ImageSize) -> str:
@@ -218,17 +218,24 @@ def _claim(size: ImageSize) -> str:
     return f"{size.claimed:g} GB{', which is off' if size.off else ''}"
 
 
-def _usage(name: str, found: facts.Usage) -> list[str]:
-    lines = [f"{name}, MB by package, by directory outside of packages, by kind of file:"]
+def _usage(name: str, found: facts.Usage) -> Iterator[Part]:
+    yield from ("", f"{name}, MB by package, by directory outside of packages, by kind of file:")
     for counted in (found.distributions, found.directories, found.kinds):
         most = sorted(counted.items(), key=lambda pair: -pair[1])[:SHOWN]
-        lines += [f"  {_mb(size)}  {what}" for what, size in most]
-        lines.append("")
-    return lines[:-1]
+        yield Table([(_mb(size), what) for what, size in most], right=(0,), indent=2)
+        yield ""
+
+
+def _corrections(off: Sequence[ImageSize]) -> Iterator[str]:
+    """The lines to paste into images.yaml."""
+    if off:
+        yield from ("", f"images.yaml is off by more than {TOLERANCE:.0%}; its `sizes` should say:")
+    today = date.today().isoformat()
+    yield from (f"  {each.id}: {{gigabytes: {each.gigabytes:g}, measured: {today}}}" for each in off)
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:>9,.1f}"
+    return f"{size / 1e6:,.1f}"
 
 
 def document(sizes: Sequence[ImageSize], families: Sequence[Family], usages: Mapping[str, facts.Usage]) -> str:

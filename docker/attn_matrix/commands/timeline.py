@@ -49,7 +49,7 @@ def dated(command: Sequence[str], environ: Mapping[str, str]) -> Iterator[Dated]
 
 
 def spans(events: Iterable[Dated]) -> Iterator[Span]:
-    """What the event of a phase begins lasts until the next phase begins, or the probe is done."""
+    """The steps in order. A step lasts from its event to the event of the next one, or to the end of the probe."""
     phase, detail, since = START, "", 0.0
     for at, event in events:
         if event["event"] == "phase" or event["event"] in LAST:

@@ -1,18 +1,44 @@
-"""What `nox -s run` and `nox -s check` hand to a container of this machine."""
+"""What `nox -s run` and `nox -s check` pass to a container: GPUs, and the settings in ATTN_ variables."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 
 from attn_matrix.host import machine
 from attn_matrix.matrix.model import Image, Matrix
+from entrypoint.devices import AMD
 
 
-def wants_gpus(matrix: Matrix, image: Image, here: machine.Machine) -> bool:
-    """A CPU image needs no GPU, and a machine without one has none to give."""
-    return bool(here.gpus) and matrix.platforms[image.platform].device != "cpu"
+@dataclass(frozen=True)
+class Devices:
+    """The GPUs that a container is given: `gpus` are all of NVIDIA's, by the engine; AMD's are device files.
+
+    `groups` are the numbers of the groups that may open `paths` on this machine: the image has no such names.
+    """
+
+    gpus: bool = False
+    paths: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+def devices_for(matrix: Matrix, image: Image, here: machine.Machine, root: Path = Path("/")) -> Devices:
+    """None for a CPU image, on a machine without a GPU, and where the GPUs are another maker's."""
+    vendor = matrix.vendor(image.platform)
+    if not any(gpu.vendor == vendor for gpu in here.gpus):
+        return Devices()
+    return _amd(root) if vendor == AMD else Devices(gpus=True)
+
+
+def _amd(root: Path) -> Devices:
+    """ROCm's compute interface and the folder of render nodes. Group 0 is the image's own."""
+    paths = [path for name in ("dev/kfd", "dev/dri") if (path := root / name).exists()]
+    nodes = [root / "dev/kfd", *sorted(root.glob("dev/dri/renderD*"))]
+    groups = {str(node.stat().st_gid): None for node in nodes if node.exists() and node.stat().st_gid}
+    return Devices(paths=tuple(f"/{path.relative_to(root)}" for path in paths), groups=tuple(groups))
 
 
 def attn_variables() -> dict[str, str]:
-    """The ATTN_ variables of whoever calls us: they are the container's settings."""
+    """The ATTN_ variables of our own environment, which are the settings of the check in the container."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("ATTN_")}

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attn_matrix import ROOT
-from attn_matrix.errors import AttnError, CommandFailed, EngineMissing
+from attn_matrix.errors import AttnError, CommandFailed, EngineMissing, UsageError
 
 if TYPE_CHECKING:  # docker-py takes 0.2 s to import: only what talks to the engine pays for it
     from docker.models.containers import Container
+    from docker.types import DeviceRequest
 
     from docker import DockerClient
 
@@ -42,7 +43,7 @@ ANSWER_TIMEOUT: Final = 20
 
 
 def say(line: str) -> None:
-    """One line to the person at the terminal: on stderr, since stdout belongs to what is run."""
+    """Print one line to stderr. Stdout belongs to the program that is run."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -103,9 +104,9 @@ def stream(command: Sequence[str], *, env: Mapping[str, str]) -> Generator[str]:
 
 @contextmanager
 def _forwarding(deliver: Callable[[int], object]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to what runs in the foreground; the second one kills it.
+    """Pass SIGINT and SIGTERM to the program in the foreground; the second signal kills it.
 
-    A program that is process 1 of its container and has no handler of its own does not even notice the first.
+    Process 1 of a container ignores a signal that it has no handler for, so the first one may do nothing.
     """
     received: list[int] = []
 
@@ -166,18 +167,42 @@ def _context_host() -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A container to run: `gpus` hands all NVIDIA GPUs of the host to it."""
+    """A container to run: `gpus` hands NVIDIA GPUs of the host to it, those that `which_gpus` names.
+
+    A variable without a value (None) has that of our own environment, if any, and is not shown: it may be a secret.
+    `devices` are device files or folders of them, and `groups` the numbers of further groups that its user is in, such
+    as those that may open the devices. `which_gpus` is a value of docker's `--gpus`: `all`, a number, or `device=` and
+    GPUs by comma. `volumes` are values of docker's `-v` with absolute paths or the names of volumes. `user` is
+    `UID:GID`; empty: the image's own.
+    """
 
     image: str
     command: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
     gpus: bool = False
+    devices: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    which_gpus: str = "all"
+    volumes: Sequence[str] = ()
+    user: str = ""
+
+    def variables(self, ours: Mapping[str, str]) -> dict[str, str]:
+        """The container's variables; `ours` are those of our environment."""
+        known = {name: ours.get(name) if value is None else value for name, value in self.environment.items()}
+        return {name: value for name, value in known.items() if value is not None}
 
     def as_docker_run(self) -> list[str]:
         """The `docker run` that does the same: it is echoed, so that a person can repeat it."""
-        variables = [part for name, value in self.environment.items() for part in ("-e", f"{name}={value}")]
-        gpus = ["--gpus", "all"] if self.gpus else []
-        return ["docker", "run", "--rm", *gpus, *variables, self.image, *self.command]
+        given = (name if value is None else f"{name}={value}" for name, value in self.environment.items())
+        variables = [part for variable in given for part in ("-e", variable)]
+        # docker reads --gpus as a row of CSV, in which a value with a comma stands in quotes.
+        which = f'"{self.which_gpus}"' if "," in self.which_gpus else self.which_gpus
+        gpus = ["--gpus", which] if self.gpus else []
+        gpus += [part for path in self.devices for part in ("--device", path)]
+        gpus += [part for group in self.groups for part in ("--group-add", group)]
+        volumes = [part for volume in self.volumes for part in ("-v", volume)]
+        user = ["--user", self.user] if self.user else []
+        return ["docker", "run", "--rm", *gpus, *user, *volumes, *variables, self.image, *self.command]
 
 
 def run(request: Request) -> int:
@@ -201,14 +226,17 @@ def run(request: Request) -> int:
 def created(client: DockerClient, request: Request) -> Iterator[Container]:
     """A container that has not been started yet and is removed at the end, whatever happens."""
     from docker.errors import ImageNotFound
-    from docker.types import DeviceRequest
 
     try:
         container = client.containers.create(
             request.image,
             list(request.command),
-            environment=dict(request.environment),
-            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if request.gpus else [],
+            environment=request.variables(os.environ),
+            device_requests=[_device_request(request.which_gpus)] if request.gpus else [],
+            volumes=list(request.volumes),
+            user=request.user or None,
+            devices=[f"{path}:{path}:rwm" for path in request.devices],
+            group_add=list(request.groups),
         )
     except ImageNotFound as error:
         name = request.image.rpartition(":")[2]
@@ -217,6 +245,23 @@ def created(client: DockerClient, request: Request) -> Iterator[Container]:
         yield container
     finally:
         container.remove(force=True)
+
+
+def _device_request(which: str) -> DeviceRequest:
+    """What docker makes of `--gpus WHICH`. Raises UsageError for what is no value of it."""
+    from docker.types import DeviceRequest
+
+    if which.startswith("device="):
+        return DeviceRequest(device_ids=which.removeprefix("device=").split(","), capabilities=[["gpu"]])
+    if which != "all" and not which.isdecimal():
+        raise UsageError(f"--gpus: {which!r} is not `all`, a number of GPUs, or `device=` and their indices by comma")
+    return DeviceRequest(count=-1 if which == "all" else int(which), capabilities=[["gpu"]])
+
+
+def is_rootless() -> bool:
+    """Whether the engine runs as its user, whose files then belong to user 0 of a container. Raises EngineMissing."""
+    with connect() as client:
+        return "name=rootless" in client.info().get("SecurityOptions", [])
 
 
 def _start(container: Container) -> None:
@@ -241,7 +286,7 @@ def _kill(container: Container, number: int) -> None:
 
 
 def _write(descriptor: int, data: bytes | None) -> None:
-    """All of `data`, as the bytes that they are."""
+    """Write all of `data`, undecoded, to a file descriptor."""
     while data:
         data = data[os.write(descriptor, data) :]
 

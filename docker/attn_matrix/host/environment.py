@@ -8,24 +8,33 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Final
 
 from attn_matrix.errors import UsageError
-from attn_matrix.host import engine
+from attn_matrix.host import dockerfile, engine
 from attn_matrix.host.sources import Sources, torch_backend
 from attn_matrix.matrix.model import Image, Matrix, lock_path, spec_path
-from attn_matrix.rendered.bake import arguments
+from attn_matrix.rendered.bake import DOCKERFILE, arguments
 
 STAMP: Final = "attn/installed"
+# Folders of an image, and the variables that name the first one.
+VENV: Final = "/opt/venv"
+CACHE: Final = "/tmp/attn"
+VENVS: Final = ("PATH", "VIRTUAL_ENV")
+# Variables that an image sets because its user may have no entry in /etc/passwd.
+USERS: Final = ("HOME", "USER", "LOGNAME")
 
 
 def check(root: Path, matrix: Matrix, image: Image, sources: Sources, argv: Sequence[str]) -> int:
     """Run the check of `image` in its environment, which is made first if need be; returns the check's exit code."""
     venv = prepare(root, matrix, image, sources)
     command = [str(venv / "bin/python"), "-I", "-S", str(venv / "attn/entrypoint"), "check", *argv]
-    return engine.status(command, env=variables(venv, os.environ), cwd=root)
+    environ = variables(root, venv, arguments(matrix, image), os.environ)
+    return engine.status(command, env=environ, cwd=root)
 
 
 def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
@@ -52,16 +61,16 @@ def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
 
 
 def fingerprint(lock: str, build_arguments: Mapping[str, str]) -> str:
-    """Changes with everything that decides what is installed."""
+    """A hash of everything that decides what is installed, so that a change of it installs again."""
     chosen = [build_arguments[name] for name in ("TORCH", "TORCH_BACKEND", "KERNELS")]
     return hashlib.sha256("\n".join([lock, *chosen]).encode()).hexdigest()
 
 
 def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources) -> tuple[list[str], list[str]]:
-    """The two calls of uv: they do what the layers of docker/Dockerfile do."""
+    """The two calls of uv that install what docker/Dockerfile installs in its layers."""
     given = arguments(matrix, image)
     python = matrix.platforms[image.platform].python
-    wheels = ["--find-links", str(sources.wheelhouse)] if sources.wheelhouse else []
+    wheels = ["--find-links", str(sources.wheelhouse.resolve())] if sources.wheelhouse else []
     backend = torch_backend(given["TORCH_BACKEND"], sources.wheelhouse)
     locked = ["--python", str(venv), "--constraints", given["LOCK"]]
     packages = [*given["TORCH"].split(), *given["KERNELS"].split()]
@@ -71,18 +80,19 @@ def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources)
     )
 
 
-def variables(venv: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the image sets, for a program of the environment; caches go into it, since nothing here is thrown away."""
-    cache = venv / "cache"
+def variables(root: Path, venv: Path, given: Mapping[str, str], caller: Mapping[str, str]) -> dict[str, str]:
+    """What docker/Dockerfile sets in an image that is built with the arguments `given`, for a program here.
+
+    The image's folders become folders of the environment: caches too, since nothing here is thrown away. What the
+    `caller` has set stays, as with `docker run -e`, and so does who calls.
+    """
+    text = (root / DOCKERFILE).read_text(encoding="utf-8")
+    known = defaultdict(str, {**caller, **given})
+    kept = {*caller, *USERS} - {*VENVS}
     return {
-        "PATH": f"{venv / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}",
-        "VIRTUAL_ENV": str(venv),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-        "TRITON_CACHE_DIR": str(cache / "triton"),
-        "CUDA_CACHE_PATH": str(cache / "cuda"),
-        "TORCH_CUDNN_SDPA_DEPRIORITIZED": environment.get("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1"),
-        "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
-        "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": str(cache / "fa4"),
+        name: Template(value.replace(VENV, str(venv)).replace(CACHE, str(venv / "cache"))).substitute(known)
+        for name, value in dockerfile.of_stage(text, "image").items()
+        if name not in kept
     }
 
 

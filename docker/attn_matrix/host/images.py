@@ -11,19 +11,19 @@ from typing import Final
 
 from attn_matrix.errors import CommandFailed, StaleFiles, UsageError
 from attn_matrix.host import engine
-from attn_matrix.host.sources import BaseUsed, Sources, base_used
+from attn_matrix.host.bases import BaseUsed, base_used
+from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE
 from attn_matrix.matrix.model import Image, Matrix
 from attn_matrix.rendered.bake import OCI, targets, wheel_target
-from attn_matrix.rendered.files import BAKE as BAKE_FILE
-from attn_matrix.rendered.files import build_files, differences
+from attn_matrix.rendered.files import BAKE_FILE, build_files, differences
 
-BAKE: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
+BAKE_COMMAND: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which images, of which repository, from what."""
+    """What to build: images of the matrix of the repository at `root`, from these sources."""
 
     root: Path
     matrix: Matrix
@@ -80,9 +80,24 @@ def logs_of_failures(since: datetime) -> list[str]:
         listed = engine.capture(["docker", "buildx", "history", "ls", "--format", "json"])
     except CommandFailed:
         return []
-    records = [json.loads(line) for line in listed.splitlines()]
-    failed = [r for r in records if r["status"] == "Error" and datetime.fromisoformat(r["created_at"]) >= since]
-    return [f"all of {r['name']}: docker buildx history logs {r['ref'].rpartition('/')[2]}" for r in failed]
+    return [line for record in listed.splitlines() if (line := _log_of_failure(record, since))]
+
+
+def _log_of_failure(record: str, since: datetime) -> str | None:
+    """How to read the log that a line of buildx's history is about; None for a build that went well or is older.
+
+    Also None for a line of another form than buildx 0.29 writes: this only adds to an error message.
+    """
+    try:
+        fields = json.loads(record)
+        created = datetime.fromisoformat(fields["created_at"])
+        if created.tzinfo is None:
+            created = created.replace(tzinfo=UTC)
+        if fields["status"] != "Error" or created < since:
+            return None
+        return f"all of {fields['name']}: docker buildx history logs {fields['ref'].rpartition('/')[2]}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:
@@ -152,4 +167,4 @@ def bake_command(ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sou
         settings.append(f"*.secrets=id=ca,src={sources.ca.resolve()}")
     # bake reads nothing outside of the repository that it was not allowed to.
     allowed = [f"--allow=fs.read={path.resolve()}" for path in (sources.wheelhouse, sources.ca) if path]
-    return [*BAKE, *allowed, *(f"--set={setting}" for setting in settings), *ids]
+    return [*BAKE_COMMAND, *allowed, *(f"--set={setting}" for setting in settings), *ids]

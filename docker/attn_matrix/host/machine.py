@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from typing import Final
 from attn_matrix.errors import AttnError, CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.model import Baseline, Image, Matrix
+from entrypoint import kfd
+from entrypoint.devices import AMD, NVIDIA
 
 PROC: Final = Path("/proc/driver/nvidia")
+ROOT: Final = Path("/")
 QUERY: Final = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
 
 
@@ -27,11 +31,12 @@ class NothingFits(AttnError):
 
 @dataclass(frozen=True)
 class Gpu:
-    """`capability` is CUDA's, such as "9.0", and `driver` such as "580.159.04"; None when unknown."""
+    """`capability` is CUDA's, such as "9.0", or AMD's gfx name; `driver` is such as "580.159.04". None when unknown."""
 
     name: str
     capability: str | None = None
     driver: str | None = None
+    vendor: str = NVIDIA
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,11 @@ class Choice:
 
 
 def look() -> Machine:
-    """The NVIDIA GPUs here: from nvidia-smi, else from what the driver says in /proc (no capability there)."""
-    return Machine(gpus=_from_smi() or _from_proc(PROC))
+    """The GPUs here, NVIDIA's first: from nvidia-smi, else from what the driver says in /proc (no capability there).
+
+    AMD's come from its kernel driver, so no program of ROCm need be installed.
+    """
+    return Machine(gpus=(*(_from_smi() or _from_proc(PROC)), *_from_kfd(ROOT)))
 
 
 def _from_smi() -> tuple[Gpu, ...]:
@@ -60,15 +68,25 @@ def _from_smi() -> tuple[Gpu, ...]:
 
 
 def parse_smi(text: str) -> tuple[Gpu, ...]:
-    """GPUs from lines such as `NVIDIA H200, 9.0, 580.159.04`."""
-    rows = (tuple(part.strip() for part in line.split(",")) for line in text.splitlines())
-    return tuple(Gpu(*row) for row in rows if len(row) == 3)
+    """GPUs from lines such as `NVIDIA H200, 9.0, 580.159.04`; nvidia-smi writes [N/A] for what it does not know."""
+    rows = ([part.strip() for part in line.split(",")] for line in text.splitlines())
+    return tuple(Gpu(row[0], _version(row[1]), _version(row[2])) for row in rows if len(row) == 3)
+
+
+def _version(text: str) -> str | None:
+    """A version of numbers and dots; None for [N/A], [Not Supported] or [Unknown Error]."""
+    return text if re.fullmatch(r"\d+(\.\d+)*", text) else None
 
 
 def _from_proc(root: Path) -> tuple[Gpu, ...]:
     """GPUs from `gpus/*/information`, whose first line is such as `Model:  NVIDIA H200`, and `version`."""
     driver = _driver(root / "version")
     return tuple(Gpu(name=name, driver=driver) for name in _models(root))
+
+
+def _from_kfd(root: Path) -> tuple[Gpu, ...]:
+    driver = kfd.driver(root)
+    return tuple(Gpu(f"AMD {gpu.arch}", gpu.arch, driver, AMD) for gpu in kfd.gpus(root))
 
 
 def _models(root: Path) -> Iterator[str]:
@@ -86,14 +104,17 @@ def _driver(path: Path) -> str | None:
 def choose(matrix: Matrix, machine: Machine) -> Choice:
     """The image for the first GPU, or a CPU's: the fastest measured one that runs here, else the first in images.yaml.
 
-    One that is quick to build, if there is one: to check attention needs no Axolotl, and nobody waits hours for a
-    compiler unasked. Raises NothingFits.
+    It prefers images that are quick to build: a check needs no Axolotl, and a first check should not wait hours for a
+    compiler. Raises NothingFits.
     """
     if not machine.gpus:
         return _for_cpu(matrix)
     gpu = machine.gpus[0]
     refused = {image.id: _refusal(matrix, image, gpu) for image in matrix.images}
     fitting = [image for image in matrix.images if refused[image.id] is None]
+    if not fitting and gpu.vendor == AMD:
+        # Many processors have a small AMD GPU in them, for which nobody makes images.
+        return _for_cpu(matrix, f"no image that can be built runs on this machine's {gpu.name}, so its CPU is checked")
     if not fitting:
         reasons = (f"{name}: {reason}" for name, reason in refused.items())
         raise NothingFits(f"no image runs on {gpu.name} (driver {gpu.driver})", *reasons)
@@ -105,15 +126,15 @@ def choose(matrix: Matrix, machine: Machine) -> Choice:
     return Choice(fitting[0], f"this machine has {gpu.name}, and nothing was measured there")
 
 
-def _for_cpu(matrix: Matrix) -> Choice:
+def _for_cpu(matrix: Matrix, reason: str = "no GPU on this machine") -> Choice:
     images = [image for image in matrix.images if matrix.platforms[image.platform].device == "cpu"]
     if not images:
         raise NothingFits("no GPU on this machine, and no image for a CPU in images.yaml")
-    return Choice(_quick(matrix, images)[0], "no GPU on this machine")
+    return Choice(_quick(matrix, images)[0], reason)
 
 
 def _quick(matrix: Matrix, images: list[Image]) -> list[Image]:
-    """Those that are quick to build; all of them when none is."""
+    """The images that are quick to build, or all of them when none is."""
     return [image for image in images if matrix.quick(image)] or images
 
 
@@ -122,11 +143,12 @@ def _refusal(matrix: Matrix, image: Image, gpu: Gpu) -> str | None:
     platform = matrix.platforms[image.platform]
     if platform.device == "cpu":
         return "is for a CPU"
-    vendors = {matrix.architectures[name].vendor for name in platform.architectures}
-    if "nvidia" not in vendors:
-        return f"is for GPUs of {', '.join(sorted(vendors))}"
+    if (vendor := matrix.vendor(image.platform)) != gpu.vendor:
+        return f"is for GPUs of {vendor}"
+    if platform.unlocked:
+        return f"cannot be built yet: {platform.unlocked.reason}"
     if gpu.capability and not any(gpu.capability in caps for caps in _capabilities(matrix, image)):
-        return f"does not run on compute capability {gpu.capability}"
+        return f"does not run on {'compute capability ' if vendor == NVIDIA else ''}{gpu.capability}"
     if platform.driver and gpu.driver and _numbers(gpu.driver) < _numbers(platform.driver.minimum):
         return f"needs driver {platform.driver.minimum} or newer"
     return None
@@ -137,7 +159,11 @@ def _capabilities(matrix: Matrix, image: Image) -> Iterator[tuple[str, ...]]:
 
 
 def _baseline(matrix: Matrix, image: Image, gpu: Gpu) -> Baseline | None:
-    found = (entry for entry in matrix.baselines if entry.gpu in gpu.name and entry.backend == image.default)
+    """What was measured on GPUs of this very name: an H200 NVL is not an H200.
+
+    nvidia-smi, the driver's files in /proc and torch, which images.yaml quotes, give a GPU the same name.
+    """
+    found = (entry for entry in matrix.baselines if entry.gpu == gpu.name and entry.backend == image.default)
     return next(found, None)
 
 

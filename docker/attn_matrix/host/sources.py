@@ -1,4 +1,7 @@
-"""Where a build takes things from, beside the registry and the package index, and the base image it starts from."""
+"""Where a build takes things from, beside the registry and the package index.
+
+noxfile.py imports this module too, in an environment that holds nothing but nox: standard library only.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attn_matrix.host import engine
-from attn_matrix.matrix.model import Base
-from attn_matrix.rendered.bake import OCI
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,9 @@ class Sources:
     compiled: Path | None = None
 
 
-@dataclass(frozen=True)
-class BaseUsed:
-    """The base image that a build starts from; `digest` is empty when neither its reference nor the engine says it."""
-
-    reference: str
-    name: str
-    digest: str
-
-    def settings(self) -> tuple[str, ...]:
-        """What bake has to be told of it."""
-        return (
-            f"args.BASE={self.reference}",
-            f"labels.{OCI}.base.name={self.name}",
-            f"labels.{OCI}.base.digest={self.digest}",
-        )
-
-
 def default_wheelhouse(environment: Mapping[str, str]) -> Path | None:
-    """PIP_FIND_LINKS when it is one directory; pip also takes links and lists of them there."""
-    directory = Path(environment.get("PIP_FIND_LINKS") or os.devnull)
+    """PIP_FIND_LINKS when it is one directory, as a whole path; pip also takes links and lists of them there."""
+    directory = Path(environment.get("PIP_FIND_LINKS") or os.devnull).resolve()
     return _said("wheelhouse", directory, "PIP_FIND_LINKS") if directory.is_dir() else None
 
 
@@ -65,19 +49,10 @@ def _said(what: str, path: Path, variable: str) -> Path:
 
 
 def torch_backend(name: str, wheelhouse: Path | None) -> list[str]:
-    """uv's switch for PyTorch's own index, unless the wheelhouse holds a torch."""
+    """uv's switch for PyTorch's own index `name`, unless that is empty or the wheelhouse holds a torch.
+
+    docker/scripts/install-locked, which runs where this module is not, does the same.
+    """
     if not name or (wheelhouse and any(wheelhouse.glob("torch-[0-9]*.whl"))):
         return []
     return [f"--torch-backend={name}"]
-
-
-def base_used(pinned: Base, sources: Sources) -> BaseUsed:
-    """The one asked for, else the pinned one, else, if that is allowed, the engine's own image of the same tag."""
-    if sources.base:
-        name, _, digest = sources.base.partition("@")
-        return BaseUsed(sources.base, name, digest or engine.identity(sources.base) or "")
-    here = engine.identity(pinned.image) if sources.local_base else None
-    if here is None or engine.identity(pinned.reference) or engine.in_registry(pinned.reference):
-        return BaseUsed(pinned.reference, pinned.image, pinned.digest or "")
-    engine.say(f"NOT THE PINNED BASE: no registry answers, so this builds on the engine's own {pinned.image} ({here})")
-    return BaseUsed(pinned.image, pinned.image, here)

@@ -1,8 +1,8 @@
 """The cells of the matrix: every backend x platform x architecture, and what stands in each.
 
 A platform without architectures, such as a CPU, has one cell for each backend, whose architecture is None. An image
-covers the cells of its default backend only: that is the one that a user picks it for. An image of all backends
-covers none: each of them has one of its own.
+covers the cells of its default backend only, because users pick it for that backend. An image of all backends covers
+no cell, because each of its backends has an image of its own.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from attn_matrix.matrix.forms import (
     HeadDims,
     ImageId,
     Model,
+    Module,
     Name,
     Names,
     Package,
@@ -21,12 +22,13 @@ from attn_matrix.matrix.forms import (
     Reference,
     Sha256,
     Share,
+    Test,
     Text,
     Url,
     Version,
 )
 
-# How the id of an image without Axolotl ends, where the image itself holds it.
+# `-base` ends the id of an image without Axolotl, where there is one with Axolotl too: sdpa-cpu and sdpa-cpu-base.
 BASE: Final = "-base"
 
 
@@ -130,8 +132,9 @@ class Backend(Model):
     are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles, for the
     architectures in `prebuilt_on`.
 
-    `for_axolotl` are the backends that Axolotl calls beside this one, so that every image with Axolotl holds them too.
-    `beside` says, of a backend in the same image, which third one has to be there as well.
+    `options` are those of Axolotl's configuration that ask for this backend and for no other: an image without it fails
+    there. `for_axolotl` are the backends that Axolotl calls beside this one, so that every image with Axolotl holds
+    them too. `beside` says, of a backend in the same image, which third one has to be there as well.
     """
 
     title: Text
@@ -141,6 +144,7 @@ class Backend(Model):
     eight_bit: bool = False
     prebuilt: tuple[HeadDims, ...] = ()
     prebuilt_on: tuple[Name, ...] = ()
+    options: tuple[Text, ...] = ()
     for_axolotl: tuple[Name, ...] = ()
     beside: dict[Name, Name] = Field(default_factory=dict)
 
@@ -174,6 +178,24 @@ class Wheel(Model):
         """Its architectures on `platform`, with setup.py's words."""
         broken = self.broken.get(platform, ())
         return {name: words for name, words in self.architectures.items() if name not in broken}
+
+
+class Mend(Model):
+    """A wrapper around what a package does wrong, in the version that each platform of `versions` holds.
+
+    The key is its name, and that of its file. The image's Python puts it on when `module` is imported. `package` is one
+    that the platforms pin, or one that comes with Axolotl. `test` fails without the mend; after `review` somebody has
+    to look whether it is still needed.
+    """
+
+    package: Package
+    module: Module
+    versions: Annotated[dict[Name, Version], Field(min_length=1)]
+    defect: Text
+    change: Text
+    source: Url
+    review: date
+    test: Test
 
 
 class Size(Model):

@@ -16,6 +16,8 @@ DIGEST: Final = r"^sha256:[0-9a-f]{64}$"
 REFERENCE: Final = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+:[A-Za-z0-9._-]+$"
 URL: Final = r"^https://[^\s/]+/\S*$"
 TEXT: Final = r"\S"
+TEST: Final = r"^tests/[a-z0-9_/]+\.py::test_[a-z0-9_]+$"
+MODULE: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 HEAD_DIMS: Final = r"^[1-9][0-9]*(/[1-9][0-9]*)?$"
 
 # What an error message calls a text of each form.
@@ -29,6 +31,8 @@ FORMS: Final = {
     URL: "a link that starts with https://",
     SHA256: "a SHA-256: 64 hexadecimal digits",
     COMMIT: "a commit's whole hash: 40 hexadecimal digits",
+    TEST: "a test such as tests/unit/test_mends.py::test_integers",
+    MODULE: "a module such as flash_attn.cute",
     HEAD_DIMS: 'head dims such as "128", or "192/128" where those of v differ',
 }
 
@@ -43,6 +47,8 @@ Text = Annotated[str, StringConstraints(pattern=TEXT)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 HeadDims = Annotated[str, StringConstraints(pattern=HEAD_DIMS)]
+Test = Annotated[str, StringConstraints(pattern=TEST)]
+Module = Annotated[str, StringConstraints(pattern=MODULE)]
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
 Commit = Annotated[str, StringConstraints(pattern=COMMIT)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]

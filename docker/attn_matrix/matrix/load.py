@@ -16,12 +16,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from attn_matrix.errors import MatrixError
-from attn_matrix.hints import closest, did_you_mean
+from attn_matrix.hints import did_you_mean
 from attn_matrix.matrix.forms import FORMS, TEXT
 from attn_matrix.matrix.model import Matrix, Tables
-from attn_matrix.matrix.names import Names
+from attn_matrix.matrix.names import Declared
 from attn_matrix.matrix.references import check
 from attn_matrix.matrix.source import Location, Mistake, Source, parse
+from entrypoint.spelling import closest
 
 FILE = "images.yaml"
 
@@ -71,7 +72,7 @@ def _sound_part(value: Mapping[str, Any]) -> Tables:
         return Tables.model_validate(_without(rest, broken), extra="ignore")
 
 
-def _names(value: Mapping[str, Any]) -> Names:
+def _names(value: Mapping[str, Any]) -> Declared:
     """The names that the file declares, those of broken entries included: a reference to one of them is no mistake."""
     return {key: tuple(section) for key, section in value.items() if isinstance(section, dict)}
 

@@ -1,4 +1,4 @@
-"""What images.yaml says, as frozen values: the only types that the rest of the host side knows a matrix by.
+"""What images.yaml says, as frozen values. The rest of the host side uses these types and never reads the file.
 
 `attn_matrix.matrix.load.read` makes a Matrix and has checked what one type alone cannot see, such as a backend's
 package that its platform does not pin. In a mapping the key is the thing's name.
@@ -20,6 +20,7 @@ from attn_matrix.matrix.entries import (
     Exclusion,
     GpuModel,
     Image,
+    Mend,
     Platform,
     Project,
     Row,
@@ -38,6 +39,7 @@ __all__ = [
     "GpuModel",
     "Image",
     "Matrix",
+    "Mend",
     "Platform",
     "Row",
     "Size",
@@ -51,7 +53,7 @@ __all__ = [
 
 TORCH: Final = "torch"
 AXOLOTL: Final = "axolotl"
-# The combination of every backend that can live together with the others: a name that no backend has.
+# The name of the image that holds every backend of its platform, so that no backend may be called that.
 ALL: Final = "all"
 
 
@@ -63,6 +65,7 @@ class Tables(Model):
     platforms: dict[Name, Platform]
     backends: dict[Name, Backend]
     wheels: dict[Package, Wheel] = Field(default_factory=dict)
+    mends: dict[Package, Mend] = Field(default_factory=dict)
     rows: Annotated[tuple[Row, ...], Field(alias="images")]
     sizes: dict[ImageId, Size] = Field(default_factory=dict)
     exclusions: tuple[Exclusion, ...]
@@ -103,6 +106,10 @@ class Tables(Model):
     def platform_architectures(self, backend: str, platform: str) -> tuple[str, ...]:
         """The architectures of `platform` that `backend` trains on; empty on a platform without any, such as a CPU."""
         return tuple(a for a in self.platforms[platform].architectures if a in self.backends[backend].architectures)
+
+    def vendor(self, platform: str) -> str | None:
+        """Who makes the GPUs of `platform`; None for a CPU."""
+        return next((self.architectures[name].vendor for name in self.platforms[platform].architectures), None)
 
     def gradients(self, backend: str, platform: str) -> bool:
         """Whether `backend` has a backward pass on `platform`."""
@@ -186,6 +193,21 @@ class Matrix(Tables):
         pins = self.platforms[image.platform].pins
         axolotl = {AXOLOTL: pins[AXOLOTL]} if image.axolotl else {}
         return {**self.common_packages(image.platform), **axolotl, **self.kernel_packages(image)}
+
+    def lacking(self, image: Image) -> tuple[str, ...]:
+        """The options of Axolotl's configuration that ask for a backend which the image does not hold."""
+        missing = (backend for name, backend in self.backends.items() if name not in image.backends)
+        return tuple(option for backend in missing for option in backend.options) if image.axolotl else ()
+
+    def image_mends(self, image: Image) -> dict[str, Mend]:
+        """What is mended in the image: in packages that it holds, those that come with Axolotl included."""
+        held, pins = self.pinned_packages(image), self.platforms[image.platform].pins
+        return {
+            name: mend
+            for name, mend in self.mends.items()
+            if image.platform in mend.versions
+            and (mend.package in held or (image.axolotl and mend.package not in pins))
+        }
 
 
 def lock_path(name: str) -> str:

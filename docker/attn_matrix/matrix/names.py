@@ -8,12 +8,12 @@ from attn_matrix.hints import did_you_mean
 from attn_matrix.matrix.source import Location, Mistake
 
 # The names that each section of the file declares.
-Names = Mapping[str, Collection[str]]
+Declared = Mapping[str, Collection[str]]
 
 _SINGULAR = {"bases": "base", "architectures": "architecture", "platforms": "platform", "backends": "backend"}
 
 
-def unknown(names: Names, section: str, used: Iterable[str], location: Location) -> Iterator[Mistake]:
+def unknown(names: Declared, section: str, used: Iterable[str], location: Location) -> Iterator[Mistake]:
     """A mistake for each of the `used` names that `section` does not declare."""
     known = names.get(section, ())
     for name in used:

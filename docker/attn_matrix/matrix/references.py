@@ -6,17 +6,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 
 from attn_matrix.hints import did_you_mean
-from attn_matrix.matrix import cells, rows
+from attn_matrix.matrix import cells, mends, rows
 from attn_matrix.matrix import wheels as compiled
 from attn_matrix.matrix.cells import Cell
 from attn_matrix.matrix.model import Tables
-from attn_matrix.matrix.names import Names, twice, unknown
+from attn_matrix.matrix.names import Declared, twice, unknown
 from attn_matrix.matrix.source import Location, Mistake
 
 _CELLS = ("architectures", "platforms", "backends", "wheels", "images", "exclusions")
 
 
-def check(tables: Tables, names: Names, broken: Collection[str | int]) -> list[Mistake]:
+def check(tables: Tables, names: Declared, broken: Collection[str | int]) -> list[Mistake]:
     """Every mistake between the entries of `tables`.
 
     `names` also holds the names of entries that are not in `tables` because they have mistakes of their own, and
@@ -28,6 +28,7 @@ def check(tables: Tables, names: Names, broken: Collection[str | int]) -> list[M
         *_platforms(tables, names),
         *_backends(tables, names),
         *compiled.check(tables, names),
+        *mends.check(tables, names),
         *rows.check(tables, names),
         *_exclusions(tables, names),
         *_gpus(tables, names),
@@ -49,7 +50,7 @@ def _architectures(tables: Tables) -> Iterator[Mistake]:
                 yield Mistake(location, f"{capability!r} belongs to architecture {first!r} already")
 
 
-def _platforms(tables: Tables, names: Names) -> Iterator[Mistake]:
+def _platforms(tables: Tables, names: Declared) -> Iterator[Mistake]:
     for name, platform in tables.platforms.items():
         here: Location = ("platforms", name)
         yield from unknown(names, "bases", (platform.base,), (*here, "base"))
@@ -70,7 +71,7 @@ def _platforms(tables: Tables, names: Names) -> Iterator[Mistake]:
             yield Mistake((*here, "architectures"), text)
 
 
-def _backends(tables: Tables, names: Names) -> Iterator[Mistake]:
+def _backends(tables: Tables, names: Declared) -> Iterator[Mistake]:
     for name, backend in tables.backends.items():
         here: Location = ("backends", name)
         yield from unknown(names, "architectures", backend.architectures, (*here, "architectures"))
@@ -83,7 +84,7 @@ def _backends(tables: Tables, names: Names) -> Iterator[Mistake]:
         yield from unknown(names, "backends", (*backend.beside, *backend.beside.values()), (*here, "beside"))
 
 
-def _exclusions(tables: Tables, names: Names) -> Iterator[Mistake]:
+def _exclusions(tables: Tables, names: Declared) -> Iterator[Mistake]:
     for index, exclusion in enumerate(tables.exclusions):
         here: Location = ("exclusions", index)
         yield from unknown(names, "backends", exclusion.backends, (*here, "backends"))
@@ -97,12 +98,12 @@ def _exclusions(tables: Tables, names: Names) -> Iterator[Mistake]:
                     yield Mistake((*here, "architectures"), text + hint)
 
 
-def _gpus(tables: Tables, names: Names) -> Iterator[Mistake]:
+def _gpus(tables: Tables, names: Declared) -> Iterator[Mistake]:
     for name, gpu in tables.gpus.items():
         yield from unknown(names, "architectures", (gpu.architecture,), ("gpus", name, "architecture"))
 
 
-def _baselines(tables: Tables, names: Names) -> Iterator[Mistake]:
+def _baselines(tables: Tables, names: Declared) -> Iterator[Mistake]:
     seen: set[tuple[str, str, str]] = set()
     for index, baseline in enumerate(tables.baselines):
         yield from unknown(names, "backends", (baseline.backend,), ("baselines", index, "backend"))

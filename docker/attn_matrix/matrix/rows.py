@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from attn_matrix.hints import did_you_mean
 from attn_matrix.matrix.model import ALL, TORCH, Platform, Row, Tables
-from attn_matrix.matrix.names import Names, twice, unknown
+from attn_matrix.matrix.names import Declared, twice, unknown
 from attn_matrix.matrix.source import Location, Mistake
 
 
-def check(tables: Tables, names: Names) -> Iterator[Mistake]:
+def check(tables: Tables, names: Declared) -> Iterator[Mistake]:
     """Every mistake of a row by itself."""
     first: dict[str, int] = {}
     for index, row in enumerate(tables.rows):

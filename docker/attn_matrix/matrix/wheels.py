@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from attn_matrix.hints import did_you_mean
 from attn_matrix.matrix.model import Tables, Wheel
-from attn_matrix.matrix.names import Names, unknown
+from attn_matrix.matrix.names import Declared, unknown
 from attn_matrix.matrix.source import Location, Mistake
 
 
-def check(tables: Tables, names: Names) -> Iterator[Mistake]:
+def check(tables: Tables, names: Declared) -> Iterator[Mistake]:
     for package, wheel in tables.wheels.items():
         here: Location = ("wheels", package)
         yield from unknown(names, "backends", (wheel.backend,), (*here, "backend"))

@@ -14,14 +14,17 @@ from attn_matrix.matrix.model import AXOLOTL, Image, Matrix, Wheel, axolotl_lock
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments of an image in docker/Dockerfile,
 ARGUMENTS = (
-    *("BASE", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS"),
+    *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "MENDS"),
     *("COMPILE_FOR", "HEAD_DIMS", "TRITON_AMD", "IMAGE_ID", "SPEC"),
 )
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
-SHARED_ARGUMENTS = ("BASE", "LOCK", "TORCH", "TORCH_BACKEND")
+SHARED_ARGUMENTS = ("BASE", "PYTHON", "LOCK", "TORCH", "TORCH_BACKEND")
 AXOLOTL_ARGUMENTS = ("BASE", "LOCK", "AXOLOTL", "WITHOUT")
 # and of a wheel.
-WHEEL_ARGUMENTS = ("BASE", "LOCK", "BUILDER", "COMPILER", "TOOLKIT", "SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS")
+WHEEL_ARGUMENTS = (
+    *("BASE", "PYTHON", "LOCK", "BUILDER", "COMPILER", "TOOLKIT"),
+    *("SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS"),
+)
 # The stage that BUILDER names where the compiler comes from the package index.
 TOOLKIT_STAGE = "toolkit"
 OCI = "org.opencontainers.image"
@@ -138,6 +141,7 @@ def _shared(matrix: Matrix, platform: str) -> dict[str, str]:
     """The arguments of the layers up to torch."""
     return {
         "BASE": matrix.bases[matrix.platforms[platform].base].reference,
+        "PYTHON": matrix.platforms[platform].python,
         "LOCK": lock_path(platform),
         "TORCH": _requirements(matrix, platform, matrix.common_packages(platform)),
         "TORCH_BACKEND": matrix.platforms[platform].torch_backend or "",
@@ -149,6 +153,7 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
     given = _shared(matrix, image.platform) | {
         "PLATFORM": image.platform,
         "KERNELS": _requirements(matrix, image.platform, matrix.indexed_packages(image)),
+        "MENDS": " ".join(mends(matrix, image)),
         "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
         "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
         "TRITON_AMD": "TRUE" if image.triton else "FALSE",
@@ -156,6 +161,14 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
         "SPEC": spec_path(image.id),
     }
     return {name: given[name] for name in ARGUMENTS}
+
+
+def mends(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The image's mends, each with the module that is mended and the version that it is for."""
+    return tuple(
+        f"{name}:{mend.module}:{mend.package}=={mend.versions[image.platform]}"
+        for name, mend in matrix.image_mends(image).items()
+    )
 
 
 def compiled_archs(matrix: Matrix, wheel: Wheel, image: Image) -> tuple[str, ...]:
@@ -202,6 +215,7 @@ def labels(matrix: Matrix, image: Image) -> dict[str, str]:
         f"{OWN}.backends": ",".join(image.backends),
         f"{OWN}.architectures": ",".join(matrix.image_architectures(image)),
         f"{OWN}.packages": ",".join(f"{name}=={version}" for name, version in matrix.pinned_packages(image).items()),
+        f"{OWN}.mends": ",".join(matrix.image_mends(image)),
     }
 
 

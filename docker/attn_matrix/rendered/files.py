@@ -1,6 +1,6 @@
-"""Every generated file, from images.yaml: rendering is pure, and the same matrix gives the same bytes.
+"""Every generated file, made from images.yaml. The same matrix gives the same bytes.
 
-`nox -s render` writes the files; with `--check` it compares, so that a commit cannot hold a stale one.
+`nox -s render` writes the files. With `--check` it only compares them, and `nox -s lint` runs that.
 """
 
 from __future__ import annotations
@@ -9,46 +9,41 @@ import json
 from collections.abc import Mapping
 from difflib import unified_diff
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attn_matrix.errors import MatrixError, UsageError
+from attn_matrix.errors import MatrixError
 from attn_matrix.matrix.load import FILE, read
-from attn_matrix.matrix.model import Matrix, lock_path, platform_of, spec_path
+from attn_matrix.matrix.model import Matrix, axolotl_lock, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
 from attn_matrix.rendered.bake import bake_file
 from attn_matrix.rendered.specs import image_specs
-from attn_matrix.rendered.tables import BEGIN, END, insert
+from attn_matrix.rendered.tables import page
 from entrypoint.spec import BANNER, to_json
 
-if TYPE_CHECKING:
-    pass
-
-BAKE = "docker/bake.json"
-SCHEMA = "docker/images.schema.json"
+BAKE_FILE = "docker/bake.json"
+SCHEMA_FILE = "docker/images.schema.json"
 SPECS = "docker/specs"
-README = "README.md"
+IMAGES = "docker/IMAGES.md"
 
 
-def render(matrix: Matrix, locks: Mapping[str, str], readme: str) -> dict[str, str]:
+def render(matrix: Matrix, locks: Mapping[str, str]) -> dict[str, str]:
     """The text of every generated file, by its path from the repository root.
 
     `locks` are the texts of the locks that exist, by name. Raises MatrixError when one of them does not hold a
-    version that images.yaml pins, and UsageError when `readme` has no place for the tables.
+    version that images.yaml pins.
     """
     wrong = [line for name, lock in locks.items() for line in _against_lock(matrix, name, lock)]
+    wrong += [line for name, lock in locks.items() for line in _unmended(matrix, name, lock)]
     if wrong:
         raise MatrixError(*wrong)
-    tables = insert(readme, matrix)
-    if tables is None:
-        raise UsageError(f"{README}: needs one line {BEGIN} and, below it, one line {END}")
     schema = {"$comment": BANNER, **Matrix.model_json_schema()}
-    return {SCHEMA: _json(schema), README: tables, **build_files(matrix)}
+    return {SCHEMA_FILE: _json(schema), IMAGES: page(matrix), **build_files(matrix)}
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
     """The generated files that a build reads: the bake file and the specs."""
     specs = {spec_path(name): to_json(spec) for name, spec in image_specs(matrix).items()}
-    return {BAKE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
+    return {BAKE_FILE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
 
 
 def _json(document: Any) -> str:
@@ -66,13 +61,26 @@ def _against_lock(matrix: Matrix, name: str, lock: str) -> list[str]:
     ]
 
 
+def _unmended(matrix: Matrix, name: str, lock: str) -> list[str]:
+    """A line for each mend of a package that only comes with Axolotl, and not in the version that the mend is for."""
+    held, platform = requirements.versions(lock), platform_of(name)
+    pins = matrix.platforms[platform].pins
+    return [
+        f"{FILE}: mends.{mend_name}.versions.{platform}: is for {mend.package} {mend.versions[platform]}, but "
+        f"{lock_path(name)} has "
+        f"{held.get(mend.package, 'no version of it')}"
+        for mend_name, mend in matrix.mends.items()
+        if name == axolotl_lock(platform) and platform in mend.versions and mend.package not in pins
+        if held.get(mend.package) != mend.versions[platform]
+    ]
+
+
 def rendered(root: Path) -> dict[str, str]:
     """What `render` makes of the repository at `root`. Raises AttnError."""
     matrix = read(root / FILE)
     paths = {name: root / lock_path(name) for platform in matrix.platforms for name in matrix.lock_names(platform)}
     locks = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
-    readme = root / README
-    return render(matrix, locks, readme.read_text(encoding="utf-8") if readme.exists() else "")
+    return render(matrix, locks)
 
 
 def write(root: Path, files: Mapping[str, str]) -> list[str]:

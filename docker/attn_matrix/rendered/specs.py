@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix
-from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
+from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix, Mend
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, MendSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
 Index = dict[tuple[str | None, str | None, str | None], list[Image]]
@@ -34,6 +34,7 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         version=matrix.project.version,
         platform=image.platform,
         device=platform.device,
+        vendor=matrix.vendor(image.platform),
         driver=platform.driver.minimum if platform.driver else None,
         backends=tuple(_backend(matrix, name, image) for name in image.backends),
         packages=matrix.pinned_packages(image),
@@ -42,6 +43,8 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         floors=tuple(_floors(matrix.baselines, image)) if platform.architectures else (),
         siblings=tuple(_siblings(matrix, image, images)),
         gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
+        lacking=matrix.lacking(image),
+        mends=tuple(_mend(name, mend, image.platform) for name, mend in matrix.image_mends(image).items()),
     )
 
 
@@ -53,6 +56,11 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
         gradients=matrix.gradients(name, image.platform),
         eight_bit=matrix.backends[name].eight_bit,
     )
+
+
+def _mend(name: str, mend: Mend, platform: str) -> MendSpec:
+    said = {"defect": mend.defect, "change": mend.change, "source": mend.source}
+    return MendSpec(name=name, package=mend.package, version=mend.versions[platform], **said)
 
 
 def _floors(baselines: Iterable[Baseline], image: Image) -> Iterator[Floor]:

@@ -1,4 +1,4 @@
-"""The tables in the README: every image, every cell, and the reason of every cell without an image."""
+"""The page of images, docker/IMAGES.md: every image, every cell, and the reason of every cell without an image."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from attn_matrix.matrix import cells
 from attn_matrix.matrix.cells import Cell
 from attn_matrix.matrix.model import Exclusion, Image, Matrix
 
-BEGIN = "<!-- images:begin -->"
-END = "<!-- images:end -->"
+HEAD = """\
+# Images
+
+<!-- Generated from images.yaml by `nox -s render`; do not edit. -->
+
+An image is named after its default attention backend and its platform; with an architecture behind them it holds code
+for those GPUs alone. Each stands here once, with its variants: `-base` is the same image without Axolotl. A size is the
+sum of the layers' bytes, of images that were built and measured (`nox -s sizes`). To choose one, see the
+[README](../README.md); to build one, [BUILDING.md](BUILDING.md).
+"""
 
 
-def insert(readme: str, matrix: Matrix) -> str | None:
-    """`readme` with fresh tables between the two markers; None when it does not have both, once each, in order."""
-    head, begin, rest = readme.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in head + tail:
-        return None
-    return f"{head}{BEGIN}\n{text(matrix)}{END}{tail}"
-
-
-def text(matrix: Matrix) -> str:
+def page(matrix: Matrix) -> str:
+    """docker/IMAGES.md: every image, every combination of backend and GPU, and why some of them have no image."""
     families: dict[str, list[Image]] = {}
     for image in matrix.images:
         families.setdefault(image.plain, []).append(image)
@@ -34,11 +34,16 @@ def text(matrix: Matrix) -> str:
         [_exclusion(number, exclusion) for number, exclusion in enumerate(matrix.exclusions, 1)],
     )
     parts = (
-        "<!-- Generated from images.yaml by `nox -s render`; do not edit. -->",
+        HEAD.rstrip(),
         images,
+        *_lacking(matrix),
+        *_mends(matrix),
         *_unlocked(matrix),
+        "## Which image for which backend and GPU",
+        "A number is that of the reason below.",
         _architectures(matrix),
         *_cells(matrix),
+        "## Why there is no image",
         exclusions,
     )
     return "\n\n".join(parts) + "\n"
@@ -59,6 +64,30 @@ def _image(matrix: Matrix, image: Image, *variants: Image) -> tuple[str, ...]:
 
 def _size(image: Image, before: str = "") -> str:
     return f"{before}{image.size.gigabytes:g} GB" if image.size else ""
+
+
+def _lacking(matrix: Matrix) -> list[str]:
+    """A sentence for each backend that options of Axolotl's ask for by themselves."""
+    return [
+        f"An image without `{name}` cannot train with Axolotl's {', '.join(f'`{o}`' for o in backend.options)}."
+        for name, backend in matrix.backends.items()
+        if backend.options
+    ]
+
+
+def _mends(matrix: Matrix) -> list[str]:
+    """The table of what is mended in images, where something is."""
+    rows = [
+        (
+            f"`{name}`",
+            f"{mend.package} {', '.join(f'{version} on {platform}' for platform, version in mend.versions.items())}",
+            f"{mend.defect} ([source]({mend.source}))",
+            mend.change,
+            mend.review.isoformat(),
+        )
+        for name, mend in matrix.mends.items()
+    ]
+    return [_table(("mend", "of", "defect", "what the image changes", "look again after"), rows)] if rows else []
 
 
 def _unlocked(matrix: Matrix) -> list[str]:

@@ -8,13 +8,14 @@ functions that FlashAttention 2, 3 and 4 have in common).
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from entrypoint.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -108,15 +109,14 @@ class Adapter(Protocol):
 
 
 class UnknownBackend(ValueError):
-    """No adapter has this name; the message names the closest."""
+    """No adapter has this name; the message names the closest, or all of them."""
 
 
 def known(name: str) -> str:
     """The name itself. Raises UnknownBackend."""
     if name in NAMES:
         return name
-    close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-    raise UnknownBackend(f"unknown backend {name!r}; did you mean {close!r}? There are: {', '.join(NAMES)}")
+    raise UnknownBackend(f"unknown backend {name!r}. {did_you_mean(name, NAMES)}")
 
 
 def load(name: str, where: torch.device) -> Backend:

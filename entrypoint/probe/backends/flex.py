@@ -79,14 +79,14 @@ def adapt(compiled: Any) -> Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Joint:
     """flex_attention as transformers calls it in training: output and logsumexp from one compiled graph."""
 
     out: Attention
     logsumexp: Attention
 
 
-def adapt_training(compiled: Any) -> Training:
+def adapt_training(compiled: Any) -> Joint:
     """The logsumexp that flex returns is a natural logarithm, [batch, heads, seqlen].
 
     It is asked for with inputs that need gradients, as the output is: the same graph, and no second compilation.
@@ -101,7 +101,7 @@ def adapt_training(compiled: Any) -> Training:
     def logsumexp(arguments: Arguments) -> Tensor:
         return both(arguments.map(lambda tensor: tensor.detach().requires_grad_()))[1].detach()
 
-    return Training(out=lambda arguments: both(arguments)[0], logsumexp=logsumexp)
+    return Joint(out=lambda arguments: both(arguments)[0], logsumexp=logsumexp)
 
 
 def heads_first(arguments: Arguments) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import itertools
 import multiprocessing
 import os
 import shutil
@@ -51,26 +50,30 @@ TARGETS: Final = {
     "sm_100": Target(capability=(10, 0), compiles_to="sm_100a", multiprocessors=148),
     "sm_120": Target(capability=(12, 0), compiles_to="sm_120a", multiprocessors=170),
 }
-# Query heads for each key head: plain multi-head attention, and that of Llama 3 8B, Mistral 7B and Qwen3 8B.
-GROUPS: Final = (1, 4)
-# Longer than every tile, since kernels for one tile are compiled apart; no kernel depends on more of it than that.
+# Query heads for each key head. 1: plain multi-head attention; 4: Llama 3 8B, Mistral 7B, Qwen3 8B; 8: Llama 3 70B,
+# Qwen3 32B.
+GROUPS: Final = (1, 4, 8)
+# By head dim, the groups of fewer models, for the GPUs that most are trained on: kernels of all for all would make the
+# build of an image take twice as long. 2: Qwen3 0.6B, Gemma; 7: Qwen2.5; 96: Phi-3 mini; 256: Qwen3-Next, Gemma.
+ALSO: Final = {"sm_90": {64: (2, 7), 96: (1,), 128: (2, 7), 256: (2, 4, 8)}}
+# Longer than every tile, since kernels for one tile are compiled apart; no kernel depends on more of it than that. (So
+# training whose documents are all shorter than a tile of 64 to 128, or more than 256 to a batch, compiles its own.)
 SEQLEN: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A call as training makes it, in bf16: dense, or with documents packed along the sequence (varlen)."""
+    """A call as training makes it, in bf16 and causal: dense, or of many lengths (varlen), padded or packed."""
 
     head_dim: int
     head_dim_v: int
-    causal: bool
     group: int
     packed: bool
 
     @property
     def id(self) -> str:
         dims = f"d{self.head_dim}" if self.head_dim == self.head_dim_v else f"d{self.head_dim}-{self.head_dim_v}"
-        words = ("causal" if self.causal else "full", dims, f"group{self.group}", *(["packed"] if self.packed else []))
+        words = ("causal", dims, f"group{self.group}", *(["packed"] if self.packed else []))
         return "-".join(words)
 
 
@@ -101,12 +104,14 @@ class Recorder:
         pass
 
 
-def training(head_dims: Sequence[tuple[int, int]]) -> list[Training]:
-    """What training calls with these head dims (of q and k, of v)."""
-    every = itertools.product(head_dims, (True, False), GROUPS, (False, True))
+def training(head_dims: Sequence[tuple[int, int]], arch: str) -> list[Training]:
+    """What training calls with these head dims (of q and k, of v), and with those of few models."""
+    wanted = {(qk, v, group): None for qk, v in head_dims for group in GROUPS}
+    wanted |= {(dim, dim, group): None for dim, groups in ALSO.get(arch, {}).items() for group in groups}
     return [
-        Training(head_dim=qk, head_dim_v=v, causal=causal, group=group, packed=packed)
-        for (qk, v), causal, group, packed in every
+        Training(head_dim=qk, head_dim_v=v, group=group, packed=packed)
+        for qk, v, group in wanted
+        for packed in (False, True)
     ]
 
 
@@ -155,11 +160,13 @@ def build(variant: Variant) -> tuple[float, float]:
         function.apply = functools.partial(forward_backward, function, seconds)
     with fake_tensors(), torch.no_grad():
         if isinstance(variant, Training):
-            train(variant, interface)
+            # Without gradients first, as in evaluation, and where gradient checkpointing runs the forward twice.
+            train(variant, interface, gradients=False)
+            train(variant, interface, gradients=True)
         else:
             check(variant.case, kernels(loaded())[variant.backend])
-    (both,) = seconds
-    return both
+    forward, backward = zip(*seconds, strict=True)
+    return sum(forward), sum(backward)
 
 
 @functools.cache
@@ -171,35 +178,40 @@ def fake_tensors() -> Any:
 
 
 def forward_backward(function: Any, seconds: list[tuple[float, float]], *arguments: Any) -> tuple[Tensor, Tensor]:
-    """In place of `function.apply`: both directions at once, with the arguments that the public function passes on."""
+    """In place of `function.apply`: both directions at once, with the arguments that the public function passes on.
+
+    The forward alone where nothing asks for gradients: that is a kernel of its own, which keeps no logsumexp.
+    """
     import torch
 
     context, started = Recorder(), time.monotonic()
     out, logsumexp = function.forward(context, *arguments)
     middle = time.monotonic()
-    function.backward(context, torch.empty_like(out), None)
+    if any(isinstance(each, torch.Tensor) and each.requires_grad for each in arguments):
+        function.backward(context, torch.empty_like(out), None)
     seconds.append((middle - started, time.monotonic() - middle))
     return out, logsumexp
 
 
-def train(variant: Training, interface: Any) -> Tensor:
+def train(variant: Training, interface: Any, *, gradients: bool) -> Tensor:
     """The output of the package's public function, called as transformers calls it."""
     import torch
 
-    batch, heads = 2, 8
+    batch, heads = 2, 8 * variant.group
     tokens = (batch * SEQLEN,) if variant.packed else (batch, SEQLEN)
 
     def empty(heads: int, head_dim: int) -> Tensor:
-        return torch.empty(*tokens, heads, head_dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        return torch.empty(*tokens, heads, head_dim, device="cuda", dtype=torch.bfloat16, requires_grad=gradients)
 
     kv_heads = heads // variant.group
     q, k, v = empty(heads, variant.head_dim), empty(kv_heads, variant.head_dim), empty(kv_heads, variant.head_dim_v)
+    options = {"causal": True, "softmax_scale": variant.head_dim**-0.5, "deterministic": False}
     if not variant.packed:
-        dense: tuple[Tensor, Tensor] = interface.flash_attn_func(q, k, v, causal=variant.causal)
+        dense: tuple[Tensor, Tensor] = interface.flash_attn_func(q, k, v, **options)
         return dense[0]
     starts = torch.arange(0, (batch + 1) * SEQLEN, SEQLEN, dtype=torch.int32, device="cuda")
     lengths = {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "max_seqlen_q": SEQLEN, "max_seqlen_k": SEQLEN}
-    packed: tuple[Tensor, Tensor] = interface.flash_attn_varlen_func(q, k, v, **lengths, causal=variant.causal)
+    packed: tuple[Tensor, Tensor] = interface.flash_attn_varlen_func(q, k, v, **lengths, **options)
     return packed[0]
 
 
@@ -271,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     looked_up(cache)  # what a run that was broken off left
     for arch in options.arch:
         started = time.monotonic()
-        fill(cache, arch, training(options.head_dims), options.jobs)
+        fill(cache, arch, training(options.head_dims, arch), options.jobs)
         kernels = looked_up(cache)
         if missing := [kernel for kernel in kernels if not kernel.is_file()]:
             # FA4 keeps silent when it cannot write one.

@@ -1,0 +1,122 @@
+"""Where the container runtime has put libcuda.so.1, the NVIDIA driver's library, for those that do not find it there.
+
+The loader looks in LD_LIBRARY_PATH, in its cache, and in Debian's folders. Triton links against the library, and looks
+for it in TRITON_LIBCUDA_PATH, else in what `ldconfig -p` lists, else in LD_LIBRARY_PATH (Triton 3.6's
+backends/nvidia/driver.py). So a library that no cache lists, as on a read-only root or without the runtime's ldconfig
+hook, is found by torch alone, or, in a folder of the driver's own, by nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from entrypoint.errors import MismatchError
+
+NAME: Final = "libcuda.so.1"
+# Folders that the loader looks in by itself, on Debian, after its cache.
+_MULTIARCH: Final = f"{os.uname().machine}-linux-gnu"
+_DEFAULT: Final = (f"/usr/lib/{_MULTIARCH}", f"/lib/{_MULTIARCH}", "/usr/lib", "/lib")
+# Where drivers are put beside those: by the distribution, Kubernetes (GKE, Talos), WSL, NixOS, and in the end the
+# library of the CUDA toolkit for drivers older than itself.
+_ELSEWHERE: Final = (
+    *("/usr/lib64", "/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/local/glibc/usr/lib"),
+    *("/usr/lib/wsl/lib", "/run/opengl-driver/lib", "/usr/local/cuda/compat"),
+)
+_CACHED: Final = re.compile(rb"/[^\0]*/libcuda\.so\.1(?=\0)")
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """`folder` has libcuda.so.1; None: it is nowhere. `variables` make the loader and Triton find it there.
+
+    `nameless` is a driver library of a version (libcuda.so.580.95.05) that is there without its name libcuda.so.1.
+    """
+
+    folder: str | None
+    variables: dict[str, str]
+    nameless: str | None = None
+
+
+def find(environ: Mapping[str, str], root: Path = Path("/")) -> Library:
+    """Look for the library under `root`. What the user has set stays: Triton's variable, the front of the loader's."""
+    cached = _cached(root)
+    if cached is not None:
+        return Library(folder=cached, variables={})
+    listed = [folder for folder in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    mounted = list(_mounted(root))
+    candidates = (*listed, *_DEFAULT, *mounted, *_ELSEWHERE)
+    folder = next((each for each in candidates if _at(root, each, NAME).exists()), None)
+    if folder is None:
+        return Library(folder=None, variables={}, nameless=_nameless(root, mounted))
+    variables = {} if environ.get("TRITON_LIBCUDA_PATH") else {"TRITON_LIBCUDA_PATH": folder}
+    if folder not in (*listed, *_DEFAULT):
+        variables["LD_LIBRARY_PATH"] = os.pathsep.join([*listed, folder])
+    return Library(folder=folder, variables=variables)
+
+
+def _cached(root: Path) -> str | None:
+    """The folder of a library that the loader's cache lists; an old cache may list one that is not there."""
+    try:
+        paths = _CACHED.findall((root / "etc/ld.so.cache").read_bytes())
+    except OSError:
+        return None
+    folders = (os.path.dirname(os.fsdecode(path)) for path in paths)
+    return next((folder for folder in folders if _at(root, folder, NAME).exists()), None)
+
+
+def _mounted(root: Path) -> Iterator[str]:
+    """The folders into which the driver's libraries were mounted, one by one (CDI) or as a folder of them."""
+    try:
+        lines = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), line.split()[4])
+        if point.startswith(("/proc", "/sys", "/dev")):
+            continue
+        if os.path.basename(point).startswith("libcuda.so"):
+            yield os.path.dirname(point)
+        else:
+            yield from (point, os.path.join(point, "lib64"), os.path.join(point, "lib"))
+
+
+def _nameless(root: Path, mounted: list[str]) -> str | None:
+    for folder in (*_DEFAULT, *mounted):
+        found = sorted(_at(root, folder, "").glob("libcuda.so.*"))
+        if found:
+            return os.path.join(folder, found[0].name)
+    return None
+
+
+def _at(root: Path, folder: str, name: str) -> Path:
+    return root / folder.lstrip("/") / name
+
+
+def require(library: Library, environ: Mapping[str, str]) -> None:
+    """Raise MismatchError, with the cause, for a container that has GPUs and not the driver's library."""
+    if library.folder is not None:
+        return
+    capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
+    what = f"There are NVIDIA GPUs here, but no {NAME}, the driver's library"
+    if library.nameless:
+        raise MismatchError(
+            f"{what}: {library.nameless} is there without that name.",
+            "The container runtime did not make its links: let it run its hooks (CDI: nvidia-ctk cdi generate, on the "
+            "node), or mount the file as libcuda.so.1.",
+        )
+    if capabilities and not {"compute", "all"} & set(capabilities.split(",")):
+        raise MismatchError(
+            f"{what}: NVIDIA_DRIVER_CAPABILITIES={capabilities} leaves it out.",
+            "Set NVIDIA_DRIVER_CAPABILITIES=compute,utility.",
+        )
+    raise MismatchError(
+        f"{what}.",
+        "Let the NVIDIA Container Toolkit mount it (--gpus all; CDI: nvidia-ctk cdi generate, on the node); if it is "
+        "in a folder of your own, name that in LD_LIBRARY_PATH.",
+    )
