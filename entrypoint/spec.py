@@ -65,6 +65,25 @@ class Sibling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limitation:
+    """What is known to be wrong with a package of this version, where no case of the check comes."""
+
+    package: str
+    version: str
+    what: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSpec:
+    """The keys of an Axolotl configuration that trains with a backend; `packing`: with sample_packing."""
+
+    backend: str
+    packing: bool
+    keys: dict[str, str | bool]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MendSpec:
     """What one version of a package does wrong, and how this image changes that when the package is imported."""
 
@@ -84,7 +103,7 @@ class ImageSpec:
     `packages` maps a distribution to its pinned version. `architectures` maps a name such as `hopper` to what it
     covers, for the whole platform: compute capabilities such as "9.0", or AMD's gfx name. `supported` names those that
     this image's default backend runs on. `lacking` are options of Axolotl's
-    configuration that ask for a backend which is not in the image.
+    configuration that ask for a backend which is not in the image, `recipes` what to write for those that are.
     """
 
     id: str
@@ -102,6 +121,8 @@ class ImageSpec:
     vendor: str | None = None
     lacking: tuple[str, ...] = ()
     mends: tuple[MendSpec, ...] = ()
+    recipes: tuple[RecipeSpec, ...] = ()
+    limitations: tuple[Limitation, ...] = ()
 
     @property
     def default(self) -> BackendSpec:
@@ -145,6 +166,8 @@ def _build(document: dict[str, Any]) -> ImageSpec:
         gpus=tuple(GpuSpec(**item) for item in document["gpus"]),
         lacking=tuple(document["lacking"]),
         mends=tuple(MendSpec(**item) for item in document["mends"]),
+        recipes=tuple(RecipeSpec(**item) for item in document["recipes"]),
+        limitations=tuple(Limitation(**item) for item in document["limitations"]),
     )
 
 

@@ -324,8 +324,8 @@ def _observed(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
 
 
 def notes_of(spec: ImageSpec, outcome: Outcome) -> list[str]:
-    """What was not proved, although nothing spoke against it."""
-    notes = []
+    """What was not proved, although nothing spoke against it, and what is known to be wrong beyond the cases."""
+    notes = [f"{known.package} {known.version}: {known.what} ({known.source})." for known in spec.limitations]
     if outcome.garbled:
         lines, say = ("1 line", "it says") if outcome.garbled == 1 else (f"{outcome.garbled} lines", "they say")
         notes.append(f"{lines} of the child of {outcome.device} cannot be read, and what {say} is not known.")

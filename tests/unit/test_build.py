@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick
 from attn_matrix.rendered.bake import OCI
-from attn_matrix.rendered.files import BAKE_FILE, rendered, write
+from attn_matrix.rendered.files import BAKE_FILE, FROM_SOURCE, rendered, write
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL = read(DATA / "valid.yaml")
@@ -263,15 +265,58 @@ def test_wheels_are_compiled_alone_into_a_directory(told: list[str], tmp_path: P
 
 
 def test_compiled_wheels_are_used_instead_of_compiling(told: list[str], tmp_path: Path) -> None:
-    """From the folders that --wheels writes."""
-    folder = tmp_path / "fa2-wheel-cu128"
+    """From the folders that --wheels writes, and of the version that the image claims."""
+    folder, fa2 = tmp_path / "fa2-wheel-cu128-ada", pick(OURS, ["fa2-cu128-ada"])
     folder.mkdir()
-    with pytest.raises(UsageError, match="has no wheel of fa2-wheel-cu128"):
-        images.build(ROOT, OURS, pick(OURS, ["fa2-cu128"]), Sources(compiled=tmp_path))
-    (folder / "flash_attn-2-cp311-cp311-linux_x86_64.whl").touch()
-    assert main(["build", "fa2-cu128", "--compiled", str(tmp_path)]) == 0
-    assert f"--set=fa2-cu128.contexts.fa2={folder}" in told
+    with pytest.raises(UsageError, match="has no wheel of fa2-wheel-cu128-ada"):
+        images.build(ROOT, OURS, fa2, Sources(compiled=tmp_path))
+    wheel = folder / "flash_attn-2.8.2-cp311-cp311-linux_x86_64.whl"
+    wheel.touch()
+    version = OURS.platforms["cu128"].pins["flash-attn"]
+    with pytest.raises(UsageError, match=rf"flash_attn-2\.8\.2-\S+ is not flash-attn {re.escape(version)}"):
+        images.build(ROOT, OURS, fa2, Sources(compiled=tmp_path))
+    wheel.rename(folder / f"flash_attn-{version}-cp311-cp311-linux_x86_64.whl")
+    assert main(["build", "fa2-cu128-ada", "--compiled", str(tmp_path)]) == 0
+    assert f"--set=fa2-cu128-ada.contexts.fa2={folder}" in told
     assert "--load" in told
+
+
+def test_from_source_merges_the_second_bake_file(told: list[str]) -> None:
+    """Without it what images.yaml has prebuilt is downloaded, and gets no compiler."""
+    compiler = ["--builder", "own:1", "--max-jobs", "2"]
+    assert main(["build", "fa2-cu128", *compiler]) == 0
+    assert not [
+        argument for argument in told if "from-source" in argument or "BUILDER" in argument or "JOBS" in argument
+    ]
+    assert main(["build", "fa2-cu128", *compiler, "--from-source"]) == 0
+    files = [after for argument, after in pairwise(told) if argument == "--file"]
+    assert files[-2:] == [BAKE_FILE, FROM_SOURCE]
+    assert {"--set=fa2-wheel-cu128.args.BUILDER=own:1", "--set=fa2-wheel-cu128.args.MAX_JOBS=2"} < set(told)
+
+
+def test_downloaded_wheels_go_into_a_directory_too(told: list[str], tmp_path: Path) -> None:
+    """So that a machine that cannot reach their publisher gets them with --compiled."""
+    assert main(["build", "fa2-cu128", "--wheels", str(tmp_path)]) == 0
+    assert told[-2:] == [
+        f"--allow=fs.write={tmp_path}",
+        f"--set=fa2-wheel-cu128.output=type=local,dest={tmp_path}/fa2-wheel-cu128",
+    ]
+
+
+def test_a_failed_build_says_what_it_downloads_and_what_does_without(
+    told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a build that downloads nothing there is no such line."""
+    monkeypatch.setattr(engine, "status", lambda *_, **__: 1)
+    monkeypatch.setattr(images, "logs_of_failures", lambda _: [])
+    with pytest.raises(
+        CommandFailed, match=r"fa2-wheel-cu128 is downloaded from https://(.|\n)*--from-source"
+    ) as failed:
+        images.build(ROOT, OURS, pick(OURS, ["fa2-cu128"]), Sources())
+    assert "--compiled DIR" in str(failed.value)
+    with pytest.raises(CommandFailed) as failed:
+        images.build(ROOT, OURS, pick(OURS, ["fa2-cu128"]), Sources(from_source=True))
+    assert "downloaded" not in str(failed.value)
 
 
 def test_images_without_compiled_kernels_have_no_wheels(told: list[str], tmp_path: Path) -> None:
@@ -282,8 +327,8 @@ def test_images_without_compiled_kernels_have_no_wheels(told: list[str], tmp_pat
 
 def test_every_target_of_an_image_gets_the_base(told: list[str]) -> None:
     """Its wheels too: they are compiled on the Python that they will run on."""
-    assert main(["build", "fa2-cu128", "--base", "own:1"]) == 0
-    for name in ("torch-cu128", "axolotl-cu128", "fa2-wheel-cu128", "fa2-cu128"):
+    assert main(["build", "fa2-cu128-ada", "--base", "own:1"]) == 0
+    for name in ("torch-cu128", "axolotl-cu128", "fa2-wheel-cu128-ada", "fa2-cu128-ada"):
         assert f"--set={name}.args.BASE=own:1" in told
 
 

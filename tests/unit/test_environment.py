@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from attn_matrix import ROOT
-from attn_matrix.errors import UsageError
+from attn_matrix.errors import CommandFailed, UsageError
 from attn_matrix.host import dockerfile, engine, environment
 from attn_matrix.host.sources import Sources, torch_backend
 from attn_matrix.matrix.load import FILE, read
@@ -100,7 +105,7 @@ def test_an_edited_entrypoint_is_run_as_edited(repository: Path, calls: list[lis
 
 def test_everything_is_installed_from_the_hashed_lock(tmp_path: Path) -> None:
     """torch and the kernels in one call, as the layers of the Dockerfile have them in two."""
-    image = next(image for image in MATRIX.images if image.id == "fa4-cu128")
+    image = next(image for image in MATRIX.images if image.id == "fa4-cu128-base")
     _, install = environment.install_commands(tmp_path, MATRIX, image, Sources())
     assert "--require-hashes" in install
     assert install[install.index("--constraints") + 1] == lock_path("cu128")
@@ -188,9 +193,63 @@ def test_a_build_asks_the_same_index_for_torch(wheel: str | None, backend: str, 
     assert switches == torch_backend(backend, tmp_path / "wheelhouse")
 
 
+def test_a_prebuilt_wheel_is_installed_by_its_hash(tmp_path: Path) -> None:
+    """In a call of its own, since the lock does not know it; another hash makes another environment."""
+    image = next(image for image in MATRIX.images if image.id == "fa2-cu128-base")
+    (wheel,) = MATRIX.prebuilt_wheels(image).values()
+    _, locked, downloaded = environment.install_commands(tmp_path, MATRIX, image, Sources())
+    assert {"--require-hashes", "--no-deps"} < set(downloaded)
+    assert downloaded[-1] == f"flash-attn @ {wheel.url}#sha256={wheel.sha256}"
+    assert not [argument for argument in locked if argument.startswith("flash-attn")]
+    fingerprints = {environment.fingerprint("", arguments(MATRIX, image), wheels) for wheels in ([], ["x"], ["y"])}
+    assert len(fingerprints) == 3
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A wheel at an address on this host's loopback: the address and its SHA-256."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    info = "small_kernel-1.0+cu1.dist-info"
+    with zipfile.ZipFile(folder / "small_kernel-1.0+cu1-py3-none-any.whl", "w") as archive:
+        archive.writestr("small_kernel.py", "")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: small-kernel\nVersion: 1.0+cu1\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    (wheel,) = folder.iterdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{wheel.name.replace('+', '%2B')}"
+        yield url, hashlib.sha256(wheel.read_bytes()).hexdigest()
+        server.shutdown()
+
+
+def test_uv_takes_the_file_with_that_hash_and_no_other(
+    published: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The call of uv, made: with another hash nothing is installed, and uv says why."""
+    url, sha256 = published
+    image = next(image for image in MATRIX.images if image.id == "fa2-cu128-base")
+    for hashed in ("0" * 64, sha256):
+        monkeypatch.setattr(
+            environment, "prebuilt", lambda *_, hashed=hashed: [f"small-kernel @ {url}#sha256={hashed}"]
+        )
+        venv = tmp_path / hashed
+        make, _, download = environment.install_commands(venv, MATRIX, image, Sources())
+        engine.call(make)
+        if hashed == sha256:
+            engine.call(download)
+        else:
+            with pytest.raises(CommandFailed):
+                engine.call(download)
+            assert "Hash mismatch" in capfd.readouterr().err
+        assert bool(list(venv.glob("lib/python*/site-packages/small_kernel.py"))) == (hashed == sha256)
+
+
 def test_what_is_compiled_from_source_takes_an_engine(repository: Path, calls: list[list[str]]) -> None:
     """No index has it: the error says what to do, before anything is installed."""
-    with pytest.raises(UsageError, match="fa2-cu128 holds flash-attn, compiled from source") as caught:
-        prepare(repository, image=next(image for image in MATRIX.images if image.id == "fa2-cu128"))
+    with pytest.raises(UsageError, match="fa2-cu128-ada holds flash-attn, compiled from source") as caught:
+        prepare(repository, image=next(image for image in MATRIX.images if image.id == "fa2-cu128-ada"))
     assert "Docker Engine" in caught.value.lines[0]
     assert calls == []

@@ -122,12 +122,42 @@ def test_no_code_is_a_failure_only_where_something_was_compiled() -> None:
         "flash-attn-4": hopper,
         "sageattention": hopper,
         "cut": hopper,
-        "ours": CodeClaim(("9.0",), exactly=True),
+        "ours": CodeClaim(("9.0",), compiled=True),
     }
     rows = list(rules.gpu_code([library("a.so"), library("cut.so", of="cut", error="cut off")], claimed))
 
     failing = dict.fromkeys(["sageattention", "cut.so", "cut", "ours"], "fail")
     assert verdicts(rows) == {"flash-attn-4": "n/a", **failing}
+
+
+def test_a_prebuilt_wheel_may_have_more_code_than_the_image_needs_but_not_less(matrix: Matrix) -> None:
+    """FlashAttention 3's has Ampere's beside Hopper's; one without Hopper's, or without any, is another file."""
+    claimed = {"flash-attn-3": rules.claims(matrix, image(matrix, "fa3-cu128"))["flash-attn-3"]}
+
+    more = rules.gpu_code([library("_C.so", "sm_80", "sm_90a", of="flash-attn-3")], claimed)
+    less = rules.gpu_code([library("_C.so", "sm_80", of="flash-attn-3")], claimed)
+    none = rules.gpu_code([], claimed)
+
+    assert verdicts(more) == {"flash-attn-3": "pass"}
+    assert reasons(less) == ["no code for 9.0; it has sm_80"]
+    assert reasons(none) == ["holds no compiled file, and its wheel is for GPUs"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "version"),
+    [
+        ({"dev.axolotl-attn.prebuilt": "flash-attn@sha256:1"}, "2.8.3+cu128torch2.10"),
+        ({"dev.axolotl-attn.prebuilt": ""}, "2.8.3.post2"),
+        (None, "2.8.3+cu128torch2.10"),
+    ],
+)
+def test_an_image_is_held_to_what_it_says_it_was_built_from(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch, labels: dict[str, str] | None, version: str
+) -> None:
+    """One from source holds another version than one with the prebuilt wheel."""
+    monkeypatch.setattr(engine, "capture", lambda *_, **__: json.dumps([{"Config": {"Labels": labels}}]))
+    fa2 = image(matrix, "fa2-cu128")
+    assert inspection.as_built(matrix, fa2).pinned_packages(fa2)["flash-attn"] == version
 
 
 def test_claims_are_the_architectures_of_images_yaml(matrix: Matrix) -> None:
@@ -138,7 +168,9 @@ def test_claims_are_the_architectures_of_images_yaml(matrix: Matrix) -> None:
     assert claimed["torch"].capabilities == claimed["xformers"].capabilities
     assert {"7.5", "9.0", "12.0"} <= set(claimed["xformers"].capabilities)
     assert not claimed["xformers"].exactly
-    assert narrowed["flash-attn"] == CodeClaim(("9.0",), exactly=True)
+    assert narrowed["flash-attn"] == CodeClaim(("9.0",), compiled=True, exactly=True)
+    assert not rules.claims(matrix, image(matrix, "fa2-cu128"))["flash-attn"].exactly
+    assert rules.claims(matrix.from_source(), image(matrix, "fa2-cu128"))["flash-attn"].exactly
     assert rules.claims(matrix, image(matrix, "sdpa-cpu")) == {"torch": CodeClaim(())}
 
 
@@ -315,7 +347,7 @@ def test_a_program_that_fails_in_the_image_is_a_row(matrix: Matrix, monkeypatch:
         raise CommandFailed("exit code 139 from docker run", "Traceback\nSegmentation fault")
 
     monkeypatch.setattr(engine, "capture", refuse)
-    found = inspection.inspect(ROOT, matrix, image(matrix, "fa4-cu128"))
+    found = inspection.inspect(ROOT, matrix, image(matrix, "fa4-cu128-base"))
 
     assert [row.check for row in found.rows] == list(inspection.CHECKS)
     assert {(row.verdict, row.reason) for row in found.rows} == {("fail", "Segmentation fault")}

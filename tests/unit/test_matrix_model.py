@@ -46,10 +46,34 @@ def test_axolotl_brings_what_it_calls_and_a_base_variant_lacks_both() -> None:
 
 def test_what_is_compiled_is_not_installed_from_the_index() -> None:
     """What it needs is."""
-    fa2 = next(image for image in OURS.images if image.id == "fa2-cu128-base")
+    fa2 = next(image for image in OURS.images if image.id == "fa2-cu128-ada-base")
     assert set(OURS.compiled_wheels(fa2)) == {"flash-attn"}
     assert set(OURS.indexed_packages(fa2)) == {"einops"}
     assert "flash-attn" not in OURS.lock_pins("cu128")
+
+
+def test_what_is_prebuilt_is_quick_and_no_index_has_it() -> None:
+    """From source the same image compiles it; a narrowed one always does."""
+    images = {image.id: image for image in OURS.images}
+    fa2, hopper = images["fa2-cu128-base"], images["fa2-cu128-hopper-base"]
+    assert set(OURS.prebuilt_wheels(fa2)) == set(OURS.held_wheels(fa2)) == {"flash-attn"}
+    assert set(OURS.indexed_packages(fa2)) == {"einops"}
+    assert OURS.quick(fa2)
+    assert not OURS.quick(hopper)
+    assert not OURS.from_source().quick(fa2)
+    assert set(OURS.from_source().compiled_wheels(fa2)) == {"flash-attn"}
+    assert not OURS.quick(images["all-cu128-base"])  # SageAttention
+
+
+def test_a_prebuilt_wheel_serves_the_architectures_that_it_has_code_for() -> None:
+    """Those that it lacks are cells without an image, which the matrix does not allow."""
+    wheel = OURS.wheels["flash-attn"]
+    less = wheel.prebuilt["cu128"].model_copy(update={"architectures": ("hopper",)})
+    wheel = wheel.model_copy(update={"prebuilt": {"cu128": less}})
+    matrix = OURS.model_copy(update={"wheels": {**OURS.wheels, "flash-attn": wheel}})
+    images = {image.id: image for image in matrix.images}
+    assert matrix.image_architectures(images["fa2-cu128"]) == ("hopper",)
+    assert matrix.image_architectures(images["fa2-cu128-ada"]) == ("ada",)
 
 
 def test_a_backend_serves_what_its_wheel_has_code_for() -> None:

@@ -15,8 +15,15 @@ from attn_matrix.commands.generated import document
 from attn_matrix.errors import MatrixError
 from attn_matrix.matrix.load import FILE, load, read
 from attn_matrix.matrix.model import Matrix
-from attn_matrix.rendered.bake import ARGUMENTS, AXOLOTL_ARGUMENTS, DOCKERFILE, SHARED_ARGUMENTS, WHEEL_ARGUMENTS
-from attn_matrix.rendered.files import differences, render, rendered, write
+from attn_matrix.rendered.bake import (
+    ARGUMENTS,
+    AXOLOTL_ARGUMENTS,
+    DOCKERFILE,
+    PREBUILT_ARGUMENTS,
+    SHARED_ARGUMENTS,
+    WHEEL_ARGUMENTS,
+)
+from attn_matrix.rendered.files import FROM_SOURCE, differences, render, rendered, write
 from attn_matrix.rendered.specs import image_specs
 
 from entrypoint.spec import from_json
@@ -100,16 +107,17 @@ def test_a_wheel_is_one_target_for_all_images_that_hold_it() -> None:
     targets = bake(OURS)["target"]
     held = {name: targets[name]["contexts"].get("fa2") for name in ("fa2-cu128", "sage-cu128", "all-cu128-base")}
     assert set(held.values()) == {"target:fa2-wheel-cu128"}
-    assert targets["fa2-wheel-cu128"]["args"]["ARCHS"] == "80;90;100;120"
+    compiled = bake(OURS.from_source())["target"]
+    assert compiled["fa2-wheel-cu128"]["args"]["ARCHS"] == "80;90;100;120"
     assert targets["fa2-cu128-hopper"]["contexts"]["fa2"] == "target:fa2-wheel-cu128-hopper"
     assert targets["fa2-wheel-cu128-hopper"]["args"]["ARCHS"] == "90"
-    assert targets["fa2-wheel-cu128"]["contexts"] == {"torch": "target:torch-cu128"}
+    assert compiled["fa2-wheel-cu128"]["contexts"] == {"torch": "target:torch-cu128"}
     assert bake(OURS)["group"]["wheels"]["targets"] == [name for name in targets if "-wheel-" in name]
 
 
 def test_a_wheel_is_made_from_what_is_pinned() -> None:
     """A source distribution by hash, a tree by commit, and a compiler by digest or from the lock."""
-    targets = bake(OURS)["target"]
+    targets = bake(OURS.from_source())["target"]
     fa2, fa3, sage = (targets[f"{name}-wheel-cu128"] for name in ("fa2", "fa3", "sage"))
     assert re.fullmatch(r"flash-attn==[0-9.]+(post[0-9]+)?", fa2["args"]["SOURCE"])
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", fa2["args"]["SOURCE_HASH"])
@@ -121,6 +129,60 @@ def test_a_wheel_is_made_from_what_is_pinned() -> None:
     cu130 = targets["fa2-wheel-cu130"]["args"]
     assert cu130["BUILDER"] == "toolkit"
     assert "nvidia-cuda-nvcc==13.0." in cu130["TOOLKIT"]
+
+
+def test_a_prebuilt_wheel_is_downloaded_by_hash() -> None:
+    """By a target of the same name, that needs neither torch nor a compiler; a narrowed image compiles its own."""
+    targets = bake(OURS)["target"]
+    for name in ("fa2-wheel-cu128", "fa2-wheel-cu130", "fa3-wheel-cu128", "fa3-wheel-cu130"):
+        target = targets[name]
+        assert target["target"] == "prebuilt"
+        assert "contexts" not in target
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", target["args"]["WHEEL_HASH"])
+        assert target["args"]["WHEEL_URL"].startswith("https://github.com/mjun0812/")
+        assert re.fullmatch(r"flash_attn(_3)?-[0-9.]+\+cu1[23].+\.whl", target["args"]["WHEEL_FILE"])
+    assert targets["fa2-cu128"]["contexts"]["fa2"] == "target:fa2-wheel-cu128"
+    assert targets["fa2-wheel-cu128-hopper"]["target"] == "fa2-wheel"
+    assert targets["sage-wheel-cu128"]["target"] == "sage-wheel"
+
+
+def test_from_source_is_merged_over_the_bake_file() -> None:
+    """It compiles what is prebuilt, and gives its images the label and the spec of what they hold then."""
+    ours, compiled = bake(OURS)["target"], bake(OURS.from_source())["target"]
+    over = json.loads(render(OURS, {})[FROM_SOURCE])["target"]
+    assert over["fa2-cu128"]["labels"] == compiled["fa2-cu128"]["labels"]
+    assert "flash-attn==2.8.3.post2" in over["fa2-cu128"]["labels"]["dev.axolotl-attn.packages"]
+    assert "flash-attn==2.8.3+cu128torch2.10" in ours["fa2-cu128"]["labels"]["dev.axolotl-attn.packages"]
+    assert ours["fa2-cu128"]["labels"]["dev.axolotl-attn.prebuilt"].startswith("flash-attn@sha256:")
+    assert over["fa2-cu128"]["labels"]["dev.axolotl-attn.prebuilt"] == ""
+    assert over["fa2-cu128"]["args"] == {"SPEC": "docker/specs/fa2-cu128.from-source.json"}
+    differing = {name for name, target in ours.items() if target != compiled[name]}
+    assert set(over) == differing
+
+
+def test_the_spec_names_the_version_that_the_image_holds_and_what_is_wrong_with_it() -> None:
+    """2.8.3 as prebuilt; compiled from source, the newer one, of which nothing is known to be wrong."""
+    specs = {
+        name: from_json((ROOT / f"docker/specs/{name}.json").read_text(encoding="utf-8"))
+        for name in (
+            "fa2-cu128",
+            "fa2-cu128.from-source",
+            "fa2-cu128-hopper",
+            "fa3-cu130",
+        )
+    }
+    held = {name: spec.packages.get("flash-attn") for name, spec in specs.items()}
+    newer = OURS.platforms["cu128"].pins["flash-attn"]
+    assert held == {
+        "fa2-cu128": "2.8.3+cu128torch2.10",
+        "fa2-cu128.from-source": newer,
+        "fa2-cu128-hopper": newer,
+        "fa3-cu130": None,
+    }
+    (known,) = specs.pop("fa2-cu128").limitations
+    assert (known.package, known.version) == ("flash-attn", "2.8.3+cu128torch2.10")
+    assert "2^31" in known.what
+    assert [spec.limitations for spec in specs.values()] == [(), (), ()]
 
 
 def test_amd_gets_composable_kernel_or_triton() -> None:
@@ -184,8 +246,9 @@ def test_the_dockerfile_declares_every_argument() -> None:
     targets = bake(OURS)["target"]
     assert set(targets["sdpa-cpu"]["args"]) == set(ARGUMENTS)
     assert set(targets["axolotl-cpu"]["args"]) == set(AXOLOTL_ARGUMENTS)
-    assert set(targets["fa2-wheel-cu128"]["args"]) == set(WHEEL_ARGUMENTS)
-    assert declared == {*ARGUMENTS, *AXOLOTL_ARGUMENTS, *WHEEL_ARGUMENTS}
+    assert set(targets["sage-wheel-cu128"]["args"]) == set(WHEEL_ARGUMENTS)
+    assert set(targets["fa2-wheel-cu128"]["args"]) == set(PREBUILT_ARGUMENTS)
+    assert declared == {*ARGUMENTS, *AXOLOTL_ARGUMENTS, *WHEEL_ARGUMENTS, *PREBUILT_ARGUMENTS}
 
 
 @pytest.mark.parametrize("name", ["contexts", "target"])
@@ -205,6 +268,18 @@ def test_the_labels_of_an_image() -> None:
     assert labels["dev.axolotl-attn.backends"] == "fa4,sdpa"
     assert labels["dev.axolotl-attn.architectures"] == "hopper"
     assert labels["dev.axolotl-attn.packages"] == "torch==2.10.0,flash-attn-4==4.0.0b36"
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker program with buildx")
+def test_buildx_merges_what_is_compiled_over_what_is_downloaded() -> None:
+    """Then the targets of wheels are those of a matrix with nothing prebuilt, and their images have its labels."""
+    command = ["docker", "buildx", "bake", "-f", "docker/bake.json", "-f", FROM_SOURCE, "--print", "fa2-cu128"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    merged, compiled = json.loads(done.stdout)["target"], bake(OURS.from_source())["target"]
+    wheel, expected = merged["fa2-wheel-cu128"], compiled["fa2-wheel-cu128"]
+    assert (wheel["target"], wheel["contexts"]) == (expected["target"], expected["contexts"])
+    assert wheel["args"] == {"WHEEL_URL": "", "WHEEL_HASH": "", "WHEEL_FILE": ""} | expected["args"]
+    assert merged["fa2-cu128"]["labels"] == compiled["fa2-cu128"]["labels"]
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker program with buildx")

@@ -16,7 +16,7 @@ from entrypoint.judge.finding import Code, Finding
 from entrypoint.judge.verdict import notes_of
 from entrypoint.outcome import Outcome, Overrun
 from entrypoint.settings import Settings
-from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Sibling
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, Sibling
 from tests.unit import whole
 
 NUMBERS: dict[str, Any] = vars(whole.NUMBERS)
@@ -167,6 +167,15 @@ def test_a_profiler_that_saw_nothing_proves_nothing() -> None:
     assert said(nothing) == ("PASS", Code.PASS)
     (note,) = notes_of(SPEC, nothing)
     assert note == "Which kernel ran for fa4 is not proved: the profiler recorded none (CUPTI: busy)."
+
+
+def test_what_is_wrong_beyond_the_cases_is_a_note_of_every_report() -> None:
+    """A version that fails where no case comes passes the check, and nobody is left to think that it is right there."""
+    known = Limitation(package="flash-attn", version="2.8.3", what="wrong beyond 2^31", source="https://example.org/1")
+    spec = ImageSpec(**{**vars(SPEC), "limitations": (known,)})
+
+    assert notes_of(spec, outcome()) == ["flash-attn 2.8.3: wrong beyond 2^31 (https://example.org/1)."]
+    assert judge(spec, SETTINGS, outcome())[0].code is judge(SPEC, SETTINGS, outcome())[0].code
 
 
 def test_a_forced_kernel_must_be_the_one_that_ran() -> None:

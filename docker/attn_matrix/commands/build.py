@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attn_matrix.errors import UsageError
-from attn_matrix.host.images import Order, build, export, wheels
+from attn_matrix.host.images import Order, build, export
 from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
 from attn_matrix.matrix.forms import FORMS, HEAD_DIMS
 from attn_matrix.matrix.load import FILE, read
@@ -26,8 +26,9 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="looked in first; default: PIP_FIND_LINKS")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="CA certificates; default: SSL_CERT_FILE")
     parser.add_argument("--head-dims", metavar="D,…", help="compile FlashAttention 4 for these too: 96,192/128")
-    parser.add_argument("--wheels", type=Path, metavar="DIR", help="only compile what these images hold, into DIR")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="only make the wheels of these images, into DIR")
     parser.add_argument("--compiled", type=Path, metavar="DIR", help="take wheels from DIR, which --wheels has written")
+    parser.add_argument("--from-source", action="store_true", help="compile what images.yaml names a prebuilt wheel of")
     parser.add_argument("--builder", metavar="IMAGE", help="compile with what IMAGE has, instead of the pinned builder")
     parser.add_argument("--max-jobs", type=int, metavar="N", help="compilers at a time; default: as memory allows")
     parser.add_argument("--no-cache", action="store_true", help="build every layer again")
@@ -40,13 +41,15 @@ def _handle(arguments: Namespace) -> int:
         raise UsageError("which images? Give ids or a glob such as '*-cu128'; known:", *(i.id for i in matrix.images))
     images = pick(matrix, arguments.ids)
     given = (_wheelhouse(arguments.wheelhouse), _bundle(arguments.ca), arguments.builder, _compiled(arguments.compiled))
-    sources = Sources(arguments.base, arguments.local_base, *given)
+    sources = Sources(arguments.base, arguments.local_base, *given, from_source=arguments.from_source)
+    order = Order(arguments.root, matrix, images, sources)
     extra = head_dims(matrix, images, arguments.head_dims) if arguments.head_dims else []
     if arguments.max_jobs:
-        extra += [f"--set={name}.args.MAX_JOBS={arguments.max_jobs}" for name in wheels(matrix, images)]
+        compiling = (name for name in order.wheels if name not in order.prebuilt)
+        extra += [f"--set={name}.args.MAX_JOBS={arguments.max_jobs}" for name in compiling]
     extra += ["--no-cache"] if arguments.no_cache else []
     if arguments.wheels:
-        export(Order(arguments.root, matrix, images, sources), arguments.wheels, extra)
+        export(order, arguments.wheels, extra)
     else:
         build(arguments.root, matrix, images, sources, extra)
     return 0

@@ -25,7 +25,7 @@ from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import TORCH, Image, Matrix, lock_path
 from attn_matrix.matrix.select import pick
 from attn_matrix.rendered import requirements
-from attn_matrix.rendered.bake import OCI
+from attn_matrix.rendered.bake import OCI, OWN
 
 SCHEMA: Final = 1
 PYTHON: Final = "/opt/venv/bin/python"
@@ -88,9 +88,12 @@ def present(matrix: Matrix, images: Sequence[Image], patterns: Sequence[str]) ->
 
 
 def inspect(root: Path, matrix: Matrix, image: Image) -> Inspected:
-    """Everything about one image that the engine has. What cannot be looked at is a row that fails."""
+    """Everything about one image that the engine has. What cannot be looked at is a row that fails.
+
+    It is held to what its own labels say: with the wheels prebuilt that images.yaml names, or with none of them.
+    """
     tag = matrix.tag(image)
-    inside, rows = Inside(root, matrix, image), list[Conclusion]()
+    inside, rows = Inside(root, as_built(matrix, image), image), list[Conclusion]()
     for name, check in CHECKS.items():
         engine.say(f"{image.id}: {name}")
         try:
@@ -99,6 +102,15 @@ def inspect(root: Path, matrix: Matrix, image: Image) -> Inspected:
             last = error.lines[-1].splitlines()[-1:] or [error.lines[0]]
             rows.append(rules.failed(name, "the check itself", last[0]))
     return Inspected(image.id, tag, engine.identity(tag) or "", tuple(rows))
+
+
+def as_built(matrix: Matrix, image: Image) -> Matrix:
+    """The matrix that the engine's image was built from; one that does not say is held to images.yaml as it is."""
+    if not matrix.prebuilt_wheels(image):
+        return matrix
+    described = json.loads(engine.capture(["docker", "image", "inspect", matrix.tag(image)]))[0]
+    prebuilt = (described["Config"]["Labels"] or {}).get(f"{OWN}.prebuilt")
+    return matrix.from_source() if prebuilt == "" else matrix
 
 
 # ---- the checks ----

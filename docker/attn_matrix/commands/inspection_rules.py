@@ -88,10 +88,12 @@ def imports(facts: Loads) -> Iterator[Conclusion]:
 class CodeClaim:
     """The capabilities of the GPUs that a package is in the image for.
 
-    `exactly`: we compiled it, so that code for any other GPU is a mistake of the build.
+    `compiled`: it is a wheel with code for GPUs in it. `exactly`: we compiled it, so that code for any other GPU is a
+    mistake of the build; what somebody else compiled may have more.
     """
 
     capabilities: tuple[str, ...]
+    compiled: bool = False
     exactly: bool = False
 
 
@@ -102,7 +104,9 @@ def claims(matrix: Matrix, image: Image) -> dict[str, CodeClaim]:
         for package in matrix.backends[name].packages:
             compiled = matrix.wheel(package, image.platform) is not None and not image.triton
             found[package] = CodeClaim(
-                _capabilities(matrix, matrix.backend_architectures(image, name)), exactly=compiled
+                _capabilities(matrix, matrix.backend_architectures(image, name)),
+                compiled=compiled,
+                exactly=compiled and matrix.prebuilt_wheel(package, image) is None,
             )
     return found
 
@@ -120,8 +124,8 @@ def gpu_code(libraries: Sequence[Library], claimed: Mapping[str, CodeClaim]) -> 
         own = [library for library in libraries if library.distribution == package]
         coded = [library for library in own if library.code]
         yield from (failed("GPU code", library.path, library.error) for library in own if library.error)
-        if not own and claim.exactly:
-            yield failed("GPU code", package, "holds no compiled file, and this project compiles it")
+        if not own and claim.compiled:
+            yield failed("GPU code", package, "holds no compiled file, and its wheel is for GPUs")
         elif not own:
             yield not_applicable("GPU code", package, "holds no compiled file: it compiles its kernels on first calls")
         elif not coded:

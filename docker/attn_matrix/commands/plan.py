@@ -29,8 +29,8 @@ class Planned:
     """An image that would be built. `forward_only` names its backends that have no gradients on its platform.
 
     `lacking` are options of Axolotl's that ask for a backend which it does not hold, `mends` the names of its mends.
-    `plain` is the id of the image that it is a variant of, `wheels` are the targets that are compiled for it, and
-    `unlocked` is why it cannot be built yet, if so.
+    `plain` is the id of the image that it is a variant of, `wheels` are the targets that are compiled for it,
+    `prebuilt` are those that are downloaded, with their addresses, and `unlocked` is why it cannot be built yet, if so.
     """
 
     id: str
@@ -40,6 +40,7 @@ class Planned:
     backends: tuple[str, ...]
     axolotl: bool
     wheels: tuple[str, ...]
+    prebuilt: dict[str, str]
     unlocked: str | None
     forward_only: tuple[str, ...]
     architectures: tuple[str, ...]
@@ -120,6 +121,10 @@ def _planned(matrix: Matrix, image: Image) -> Planned:
         backends=image.backends,
         axolotl=image.axolotl,
         wheels=tuple(wheel_target(wheel, image) for wheel in matrix.compiled_wheels(image).values()),
+        prebuilt={
+            wheel_target(matrix.wheels[package], image): wheel.url
+            for package, wheel in matrix.prebuilt_wheels(image).items()
+        },
         unlocked=unlocked.reason if (unlocked := matrix.platforms[image.platform].unlocked) else None,
         forward_only=tuple(name for name in image.backends if not matrix.gradients(name, image.platform)),
         architectures=matrix.image_architectures(image),
@@ -204,11 +209,18 @@ def _lines(family: Sequence[Planned]) -> tuple[str, ...]:
         ", ".join(first.architectures) or "CPU",
         _versions(first),
         f"variants: {variants}" if variants else "",
+        f"prebuilt: {', '.join(first.prebuilt)}" if first.prebuilt else "",
         f"compiled from source: {', '.join(first.wheels)}" if first.wheels else "",
         f"mended: {', '.join(first.mends)}" if first.mends else "",
         f"not with Axolotl's {', '.join(first.lacking)}" if first.lacking else "",
+        f"compiled in {', '.join(slow)}" if (slow := _compiled_variants(first, others)) else "",
         f"cannot be built yet: {first.unlocked}" if first.unlocked else "",
     )
+
+
+def _compiled_variants(first: Planned, others: Sequence[Planned]) -> list[str]:
+    """How the variants are called that compile what the image itself takes prebuilt."""
+    return [other.id.removeprefix(first.id) for other in others if first.prebuilt and other.wheels and not first.wheels]
 
 
 def _versions(image: Planned) -> str:

@@ -40,7 +40,8 @@ def check(root: Path, matrix: Matrix, image: Image, sources: Sources, argv: Sequ
 def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
     """The environment of `image`: installed once for each state of the lock, its own files as they are now.
 
-    Without Axolotl, which no check needs. Raises UsageError for an image that holds what is compiled from source.
+    Without Axolotl, which no check needs; prebuilt wheels by their hashes. Raises UsageError for an image that holds
+    what is compiled from source.
     """
     if compiled := ", ".join(matrix.compiled_wheels(image)):
         raise UsageError(
@@ -49,7 +50,8 @@ def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
         )
     venv = root / ".venv" / image.id
     lock = root / lock_path(image.platform)
-    made_from = fingerprint(lock.read_text(encoding="utf-8"), arguments(matrix, image))
+    wheels = prebuilt(matrix, image)
+    made_from = fingerprint(lock.read_text(encoding="utf-8"), arguments(matrix, image), wheels)
     stamp = venv / STAMP
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != made_from:
         for command in install_commands(venv, matrix, image, sources):
@@ -60,24 +62,33 @@ def prepare(root: Path, matrix: Matrix, image: Image, sources: Sources) -> Path:
     return venv
 
 
-def fingerprint(lock: str, build_arguments: Mapping[str, str]) -> str:
+def prebuilt(matrix: Matrix, image: Image) -> list[str]:
+    """The image's prebuilt wheels as requirements that are verified by hash."""
+    wheels = matrix.prebuilt_wheels(image)
+    return [f"{package} @ {wheel.url}#sha256={wheel.sha256}" for package, wheel in wheels.items()]
+
+
+def fingerprint(lock: str, build_arguments: Mapping[str, str], wheels: Sequence[str] = ()) -> str:
     """A hash of everything that decides what is installed, so that a change of it installs again."""
-    chosen = [build_arguments[name] for name in ("TORCH", "TORCH_BACKEND", "KERNELS")]
+    chosen = [*(build_arguments[name] for name in ("TORCH", "TORCH_BACKEND", "KERNELS")), *wheels]
     return hashlib.sha256("\n".join([lock, *chosen]).encode()).hexdigest()
 
 
-def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources) -> tuple[list[str], list[str]]:
-    """The two calls of uv that install what docker/Dockerfile installs in its layers."""
+def install_commands(venv: Path, matrix: Matrix, image: Image, sources: Sources) -> list[list[str]]:
+    """The calls of uv that install what docker/Dockerfile does in its layers; prebuilt wheels have one."""
     given = arguments(matrix, image)
     python = matrix.platforms[image.platform].python
     wheels = ["--find-links", str(sources.wheelhouse.resolve())] if sources.wheelhouse else []
     backend = torch_backend(given["TORCH_BACKEND"], sources.wheelhouse)
     locked = ["--python", str(venv), "--constraints", given["LOCK"]]
     packages = [*given["TORCH"].split(), *given["KERNELS"].split()]
-    return (
+    install = ["uv", "pip", "install", "--quiet", "--require-hashes"]
+    downloaded = prebuilt(matrix, image)
+    return [
         ["uv", "venv", "--quiet", "--clear", "--python", python, str(venv)],
-        ["uv", "pip", "install", "--quiet", "--require-hashes", *locked, *wheels, *backend, *packages],
-    )
+        [*install, *locked, *wheels, *backend, *packages],
+        *([[*install, "--no-deps", "--python", str(venv), *downloaded]] if downloaded else []),
+    ]
 
 
 def variables(root: Path, venv: Path, given: Mapping[str, str], caller: Mapping[str, str]) -> dict[str, str]:

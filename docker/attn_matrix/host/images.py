@@ -1,9 +1,9 @@
-"""Builds images, and the wheels in them, with `docker buildx bake`."""
+"""Builds images, and the wheels that they hold, with `docker buildx bake`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +16,40 @@ from attn_matrix.host.sources import Sources
 from attn_matrix.matrix.load import FILE
 from attn_matrix.matrix.model import Image, Matrix
 from attn_matrix.rendered.bake import OCI, targets, wheel_target
-from attn_matrix.rendered.files import BAKE_FILE, build_files, differences
+from attn_matrix.rendered.files import BAKE_FILE, FROM_SOURCE, build_files, differences
 
 BAKE_COMMAND: Final = ("docker", "buildx", "bake", "--file", BAKE_FILE)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to build: images of the matrix of the repository at `root`, from these sources."""
+    """What to build: images of the repository at `root`, from these sources. `matrix` is images.yaml's."""
 
     root: Path
     matrix: Matrix
     images: Sequence[Image]
     sources: Sources
+
+    @property
+    def built(self) -> Matrix:
+        """The matrix as it is built: with nothing prebuilt in it, if that is asked for."""
+        return self.matrix.from_source() if self.sources.from_source else self.matrix
+
+    @property
+    def prebuilt(self) -> dict[str, str]:
+        """The addresses of the wheels that the build downloads, by target."""
+        if self.sources.compiled:
+            return {}
+        return {
+            wheel_target(self.matrix.wheels[package], image): wheel.url
+            for image in self.images
+            for package, wheel in self.built.prebuilt_wheels(image).items()
+        }
+
+    @property
+    def wheels(self) -> list[str]:
+        """The targets of the wheels that the images hold."""
+        return wheels(self.built, self.images)
 
 
 def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources, extra: Sequence[str] = ()) -> None:
@@ -37,16 +58,19 @@ def build(root: Path, matrix: Matrix, images: Sequence[Image], sources: Sources,
     Raises EngineMissing; UsageError for a platform without a lock; StaleFiles when docker/bake.json is not what
     images.yaml says; CommandFailed when a target fails, after the builder has named it and shown the end of its log.
     """
-    names = [image.id for image in images]
-    ready = compiled_settings(matrix, images, sources.compiled)
-    _bake(Order(root, matrix, images, sources), names, ["--load", *ready, *extra])
+    order = Order(root, matrix, images, sources)
+    ready = compiled_settings(order.built, images, sources.compiled)
+    _bake(order, [image.id for image in images], ["--load", *ready, *extra])
 
 
 def export(order: Order, into: Path, extra: Sequence[str] = ()) -> None:
-    """Compile the wheels that the images hold, each into the folder of its target in `into`. Raises as `build` does."""
-    names = wheels(order.matrix, order.images)
+    """Compile, or download, the wheels that the images hold, each into the folder of its target in `into`.
+
+    Raises as `build` does.
+    """
+    names = order.wheels
     if not names:
-        raise UsageError("--wheels: nothing in these images is compiled from source")
+        raise UsageError("--wheels: these images hold no wheel that the package index lacks")
     to = into.resolve()
     to.mkdir(parents=True, exist_ok=True)  # bake asks for leave to write to what is there, else to what it is in
     outputs = [f"--set={name}.output=type=local,dest={to / name}" for name in names]
@@ -54,14 +78,15 @@ def export(order: Order, into: Path, extra: Sequence[str] = ()) -> None:
 
 
 def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
-    matrix, images, sources = order.matrix, order.images, order.sources
+    matrix, images, sources = order.built, order.images, order.sources
     engine.require()
     require_locks(matrix, images)
-    require_fresh(order.root, matrix)
+    require_fresh(order.root, order.matrix)
     pinned = {target: matrix.base(image) for image in images for target in targets(matrix, image)}
     used = {base: base_used(base, sources) for base in dict.fromkeys(pinned.values())}
     bases = {target: used[base] for target, base in pinned.items()}
-    builders = [f"--set={name}.args.BUILDER={sources.builder}" for name in wheels(matrix, images) if sources.builder]
+    compiling = [name for name in order.wheels if name not in order.prebuilt]
+    builders = [f"--set={name}.args.BUILDER={sources.builder}" for name in compiling if sources.builder]
     command = bake_command(names, bases, sources, revision(order.root))
     started = datetime.now(UTC)
     code = engine.status([*command, *builders, *extra], cwd=order.root)
@@ -69,9 +94,22 @@ def _bake(order: Order, names: Sequence[str], extra: Sequence[str]) -> None:
         raise CommandFailed(
             f"building {', '.join(names)} failed (exit code {code}); the end of the log is above",
             *logs_of_failures(started),
+            *_downloads(order),
             "what was built stays in the builder's cache, so the next try goes on from there",
             "no registry in reach: --base and --builder take the engine's images; no package index: --wheelhouse DIR",
         )
+
+
+def _downloads(order: Order) -> list[str]:
+    """What may have failed that is not this machine's, and what does without it."""
+    if not order.prebuilt:
+        return []
+    return [
+        *(f"{target} is downloaded from {url}" for target, url in order.prebuilt.items()),
+        "if that failed: `no such host` is no way there; `digest mismatch` is a file of another hash than images.yaml "
+        "has, an error page included",
+        "without it: --from-source compiles here; --compiled DIR takes what --wheels DIR has written on another one",
+    ]
 
 
 def logs_of_failures(since: datetime) -> list[str]:
@@ -102,27 +140,39 @@ def _log_of_failure(record: str, since: datetime) -> str | None:
 
 def wheels(matrix: Matrix, images: Sequence[Image]) -> list[str]:
     """The targets of the wheels that `images` hold."""
-    held = (wheel_target(wheel, image) for image in images for wheel in matrix.compiled_wheels(image).values())
+    held = (wheel_target(wheel, image) for image in images for wheel in matrix.held_wheels(image).values())
     return list(dict.fromkeys(held))
 
 
 def compiled_settings(matrix: Matrix, images: Sequence[Image], folder: Path | None) -> list[str]:
     """What bake is told so that it takes wheels from `folder`, one folder in it for each target, and compiles none.
 
-    Raises UsageError when `folder` lacks one.
+    Raises UsageError when `folder` lacks one, or has one of another version than the image would claim.
     """
     if folder is None:
         return []
     missing = [name for name in wheels(matrix, images) if not any((folder / name).glob("*.whl"))]
     if missing:
         raise UsageError(f"--compiled: {folder} has no wheel of {', '.join(missing)}")
+    other = list(dict.fromkeys(line for image in images for line in _of_another_version(matrix, image, folder)))
+    if other:
+        raise UsageError(*other, "--from-source takes those compiled from source; without it, those prebuilt")
     here = folder.resolve()
     settings = (
         f"--set={image.id}.contexts.{wheel.backend}={here / wheel_target(wheel, image)}"
         for image in images
-        for wheel in matrix.compiled_wheels(image).values()
+        for wheel in matrix.held_wheels(image).values()
     )
     return [f"--allow=fs.read={here}", *settings]
+
+
+def _of_another_version(matrix: Matrix, image: Image, folder: Path) -> Iterator[str]:
+    """A line for each wheel in `folder` whose name has another version than `image` would claim to hold."""
+    versions = matrix.kernel_packages(image)
+    for package, wheel in matrix.held_wheels(image).items():
+        for file in (folder / wheel_target(wheel, image)).glob("*.whl"):
+            if file.name.split("-")[1] != versions[package]:
+                yield f"--compiled: {file} is not {package} {versions[package]}, which this build is of"
 
 
 def require_locks(matrix: Matrix, images: Sequence[Image]) -> None:
@@ -167,4 +217,5 @@ def bake_command(ids: Sequence[str], bases: Mapping[str, BaseUsed], sources: Sou
         settings.append(f"*.secrets=id=ca,src={sources.ca.resolve()}")
     # bake reads nothing outside of the repository that it was not allowed to.
     allowed = [f"--allow=fs.read={path.resolve()}" for path in (sources.wheelhouse, sources.ca) if path]
-    return [*BAKE_COMMAND, *allowed, *(f"--set={setting}" for setting in settings), *ids]
+    over = ["--file", FROM_SOURCE] if sources.from_source else []
+    return [*BAKE_COMMAND, *over, *allowed, *(f"--set={setting}" for setting in settings), *ids]

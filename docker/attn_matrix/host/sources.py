@@ -20,7 +20,7 @@ class Sources:
     `base` replaces the pinned base image of every target; `local_base` allows the engine's own image of the same tag
     where no registry answers. `wheelhouse` is a directory of wheels, looked in first; `ca` a bundle of certificates.
     `builder` replaces the image that compilers come from; `compiled` is a directory as `--wheels` writes it, of wheels
-    that then are not compiled.
+    that then are neither compiled nor downloaded. `from_source`: what images.yaml has prebuilt is compiled too.
     """
 
     base: str | None = None
@@ -29,6 +29,7 @@ class Sources:
     ca: Path | None = None
     builder: str | None = None
     compiled: Path | None = None
+    from_source: bool = False
 
 
 def default_wheelhouse(environment: Mapping[str, str]) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Final, Literal
+from urllib.parse import unquote
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ from attn_matrix.matrix.forms import (
     Text,
     Url,
     Version,
+    WheelUrl,
 )
 
 # `-base` ends the id of an image without Axolotl, where there is one with Axolotl too: sdpa-cpu and sdpa-cpu-base.
@@ -125,6 +127,23 @@ class ForwardOnly(Model):
     source: Url
 
 
+class Recipe(Model):
+    """What an Axolotl configuration says for a backend, and whether it trains padded and packed (sample_packing)."""
+
+    attn_implementation: Text
+    padded: bool = True
+    packed: bool = True
+
+    @property
+    def packings(self) -> tuple[bool, ...]:
+        """The values of sample_packing that it trains with."""
+        return tuple(packing for packing, trains in ((False, self.padded), (True, self.packed)) if trains)
+
+    def keys(self, *, packing: bool) -> dict[str, str | bool]:
+        """The keys of the configuration."""
+        return {"attn_implementation": self.attn_implementation} | ({"sample_packing": True} if packing else {})
+
+
 class Backend(Model):
     """An attention backend: the distributions it needs beside torch and the architectures that it trains on.
 
@@ -132,6 +151,7 @@ class Backend(Model):
     are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles, for the
     architectures in `prebuilt_on`.
 
+    `recipe` is what Axolotl's configuration says to train with it; none where nothing does.
     `options` are those of Axolotl's configuration that ask for this backend and for no other: an image without it fails
     there. `for_axolotl` are the backends that Axolotl calls beside this one, so that every image with Axolotl holds
     them too. `beside` says, of a backend in the same image, which third one has to be there as well.
@@ -144,6 +164,7 @@ class Backend(Model):
     eight_bit: bool = False
     prebuilt: tuple[HeadDims, ...] = ()
     prebuilt_on: tuple[Name, ...] = ()
+    recipe: Recipe | None = None
     options: tuple[Text, ...] = ()
     for_axolotl: tuple[Name, ...] = ()
     beside: dict[Name, Name] = Field(default_factory=dict)
@@ -156,14 +177,43 @@ class Git(Model):
     commit: Commit
 
 
+class Prebuilt(Model):
+    """A wheel that somebody else compiled, for one platform: a build takes the file at `url` if its hash is `sha256`.
+
+    `version` is the wheel's own, local part included; `architectures` are those that it has code for. `licence` is that
+    of its publisher and of what is compiled in it, `source` where the publisher says how it was made.
+    """
+
+    url: WheelUrl
+    sha256: Sha256
+    version: Version
+    architectures: Names
+    licence: Text
+    source: Url
+
+    @property
+    def file(self) -> str:
+        """The name of the wheel, which says for which Python and machine it is."""
+        return unquote(self.url.rpartition("/")[2])
+
+
+class Limitation(Model):
+    """What a version of a package does wrong, where no case of the check comes: every report of it says so."""
+
+    what: Text
+    source: Url
+
+
 class Wheel(Model):
-    """A kernel package that is compiled from source: once for a platform, and once for each architecture that an image
-    is narrowed to. The key is the package.
+    """A kernel package that is not on the package index. The key is the package.
+
+    Images that are narrowed to an architecture compile it, each for that one alone; the others take the `prebuilt`
+    wheel of their platform, if it has one, else they compile it, once for all of them.
 
     `backend` is whose kernels they are, and names the stage of docker/Dockerfile: `<backend>-wheel`. The source is a
     source distribution, by its hash, or a tree in git. `needs` are the packages that it imports beside torch.
     `architectures` are those that it has code for, each with setup.py's own words for it, and `broken` those whose code
-    does not work, by platform: they are left out there.
+    does not work, by platform: they are left out there. `limitations` are by version, without the local part.
     """
 
     backend: Name
@@ -173,6 +223,8 @@ class Wheel(Model):
     needs: tuple[Package, ...] = ()
     architectures: dict[Name, tuple[Text, ...]]
     broken: dict[Name, Names] = Field(default_factory=dict)
+    prebuilt: dict[Name, Prebuilt] = Field(default_factory=dict)
+    limitations: dict[Version, Limitation] = Field(default_factory=dict)
 
     def works_on(self, platform: str) -> dict[str, tuple[str, ...]]:
         """Its architectures on `platform`, with setup.py's words."""

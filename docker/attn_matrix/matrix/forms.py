@@ -15,6 +15,7 @@ PACKAGE: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 DIGEST: Final = r"^sha256:[0-9a-f]{64}$"
 REFERENCE: Final = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+:[A-Za-z0-9._-]+$"
 URL: Final = r"^https://[^\s/]+/\S*$"
+WHEEL_URL: Final = r"^https://[^\s/]+/(\S*/)?[A-Za-z0-9_.%+]+(-[A-Za-z0-9_.%+]+){4}\.whl$"
 TEXT: Final = r"\S"
 TEST: Final = r"^tests/[a-z0-9_/]+\.py::test_[a-z0-9_]+$"
 MODULE: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
@@ -29,6 +30,7 @@ FORMS: Final = {
     DIGEST: "a digest: sha256: and 64 hexadecimal digits",
     REFERENCE: "an image with registry and tag such as docker.io/library/debian:bookworm-slim",
     URL: "a link that starts with https://",
+    WHEEL_URL: "a link that starts with https:// and ends in the name of a wheel",
     SHA256: "a SHA-256: 64 hexadecimal digits",
     COMMIT: "a commit's whole hash: 40 hexadecimal digits",
     TEST: "a test such as tests/unit/test_mends.py::test_integers",
@@ -43,6 +45,7 @@ Package = Annotated[str, StringConstraints(pattern=PACKAGE)]
 Digest = Annotated[str, StringConstraints(pattern=DIGEST)]
 Reference = Annotated[str, StringConstraints(pattern=REFERENCE)]
 Url = Annotated[str, StringConstraints(pattern=URL)]
+WheelUrl = Annotated[str, StringConstraints(pattern=WHEEL_URL)]
 Text = Annotated[str, StringConstraints(pattern=TEXT)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -6,8 +6,8 @@ package that its platform does not pin. In a mapping the key is the thing's name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Final
+from collections.abc import Collection, Iterator
+from typing import Annotated, Final, Self
 
 from pydantic import Field
 
@@ -20,8 +20,10 @@ from attn_matrix.matrix.entries import (
     Exclusion,
     GpuModel,
     Image,
+    Limitation,
     Mend,
     Platform,
+    Prebuilt,
     Project,
     Row,
     Size,
@@ -38,16 +40,20 @@ __all__ = [
     "Exclusion",
     "GpuModel",
     "Image",
+    "Limitation",
     "Matrix",
     "Mend",
     "Platform",
+    "Prebuilt",
     "Row",
     "Size",
     "Tables",
     "Wheel",
     "axolotl_lock",
+    "compiled_id",
     "lock_path",
     "platform_of",
+    "public",
     "spec_path",
 ]
 
@@ -117,11 +123,20 @@ class Tables(Model):
         return forward_only is None or platform not in forward_only.platforms
 
     def backend_architectures(self, image: Image, backend: str) -> tuple[str, ...]:
-        """The architectures that `backend` runs on in this image: less those that a compiled wheel has no code for."""
+        """The architectures that `backend` runs on in this image: less those that a wheel has no code for."""
         every = self.platform_architectures(backend, image.platform)
-        wheels = (self.wheel(package, image.platform) for package in self.backends[backend].packages)
-        codes = [wheel.works_on(image.platform) for wheel in wheels if wheel and not image.triton]
-        return tuple(a for a in every if image.architecture in (None, a) and all(a in code for code in codes))
+        codes = [] if image.triton else [self._code(package, image) for package in self.backends[backend].packages]
+        return tuple(
+            a for a in every if image.architecture in (None, a) and all(code is None or a in code for code in codes)
+        )
+
+    def _code(self, package: str, image: Image) -> Collection[str] | None:
+        """The architectures that the wheel of `package` in `image` works on; None when it is the package index's."""
+        wheel, prebuilt = self.wheel(package, image.platform), self.prebuilt_wheel(package, image)
+        if wheel is None:
+            return None
+        works = wheel.works_on(image.platform)
+        return [name for name in works if name in prebuilt.architectures] if prebuilt else works
 
     def image_architectures(self, image: Image) -> tuple[str, ...]:
         """The architectures that the image's default backend runs on in it."""
@@ -131,6 +146,19 @@ class Tables(Model):
         """How `package` is compiled for `platform`; None when the package index has it."""
         wheel = self.wheels.get(package)
         return wheel if wheel and platform in wheel.platforms else None
+
+    def prebuilt_wheel(self, package: str, image: Image) -> Prebuilt | None:
+        """The wheel of `package` that `image` takes as its publisher compiled it; None when it is compiled here.
+
+        An image that is narrowed to one architecture is asked for because it holds no other's code: it compiles.
+        """
+        wheel = self.wheel(package, image.platform)
+        return wheel.prebuilt.get(image.platform) if wheel and image.architecture is None else None
+
+    def from_source(self) -> Self:
+        """The same matrix with nothing prebuilt in it."""
+        wheels = {package: wheel.model_copy(update={"prebuilt": {}}) for package, wheel in self.wheels.items()}
+        return self.model_copy(update={"wheels": wheels})
 
 
 class Matrix(Tables):
@@ -150,7 +178,7 @@ class Matrix(Tables):
         return not image.axolotl and not self.compiled_wheels(image)
 
     def lock_name(self, image: Image) -> str:
-        """The name of the lock that holds all of an image, but what is compiled from source."""
+        """The name of the lock that holds all of an image, but its wheels."""
         return axolotl_lock(image.platform) if image.axolotl else image.platform
 
     def lock_names(self, platform: str) -> tuple[str, ...]:
@@ -172,21 +200,42 @@ class Matrix(Tables):
         return {package: pin for package, pin in pins.items() if package not in {*kernels, *needed, AXOLOTL}}
 
     def kernel_packages(self, image: Image) -> dict[str, str]:
-        """The kernel packages that the image holds beside torch, with their versions, in the order of its backends."""
+        """The kernel packages that the image holds beside torch, with their versions, in the order of its backends.
+
+        The version of a prebuilt wheel is its own.
+        """
         pins = self.platforms[image.platform].pins
-        return {package: pins[package] for name in image.backends for package in self.backends[name].packages}
+        packages = dict.fromkeys(package for name in image.backends for package in self.backends[name].packages)
+        taken = {package: self.prebuilt_wheel(package, image) for package in packages}
+        return {package: prebuilt.version if prebuilt else pins[package] for package, prebuilt in taken.items()}
 
     def indexed_packages(self, image: Image) -> dict[str, str]:
         """Those of its kernel packages, and of what they need, that the package index has."""
         pins = self.platforms[image.platform].pins
         kernels = self.kernel_packages(image)
-        needed = {need: pins[need] for wheel in self.compiled_wheels(image).values() for need in wheel.needs}
+        needed = {need: pins[need] for wheel in self.held_wheels(image).values() for need in wheel.needs}
         return {name: pin for name, pin in kernels.items() if not self.wheel(name, image.platform)} | needed
+
+    def held_wheels(self, image: Image) -> dict[str, Wheel]:
+        """Those of its kernel packages that the package index does not have: compiled from source, or prebuilt."""
+        wheels = {package: self.wheel(package, image.platform) for package in self.kernel_packages(image)}
+        return {package: wheel for package, wheel in wheels.items() if wheel}
+
+    def prebuilt_wheels(self, image: Image) -> dict[str, Prebuilt]:
+        """Those of its kernel packages that are taken as their publisher compiled them."""
+        wheels = {package: self.prebuilt_wheel(package, image) for package in self.held_wheels(image)}
+        return {package: wheel for package, wheel in wheels.items() if wheel}
 
     def compiled_wheels(self, image: Image) -> dict[str, Wheel]:
         """Those of its kernel packages that are compiled from source."""
-        wheels = {package: self.wheel(package, image.platform) for package in self.kernel_packages(image)}
-        return {package: wheel for package, wheel in wheels.items() if wheel}
+        prebuilt = self.prebuilt_wheels(image)
+        return {package: wheel for package, wheel in self.held_wheels(image).items() if package not in prebuilt}
+
+    def limitations(self, image: Image) -> dict[str, Limitation]:
+        """What is known to be wrong with the versions of its wheels, by package."""
+        held = self.kernel_packages(image)
+        known = {name: wheel.limitations.get(public(held[name])) for name, wheel in self.held_wheels(image).items()}
+        return {package: limitation for package, limitation in known.items() if limitation}
 
     def pinned_packages(self, image: Image) -> dict[str, str]:
         """Every pinned package that the image holds, with its version."""
@@ -228,3 +277,13 @@ def platform_of(lock: str) -> str:
 def spec_path(image_id: str) -> str:
     """Where the spec of an image is, from the repository root."""
     return f"docker/specs/{image_id}.json"
+
+
+def compiled_id(image_id: str) -> str:
+    """What the spec of an image is called that has compiled what it could have taken prebuilt."""
+    return f"{image_id}.from-source"
+
+
+def public(version: str) -> str:
+    """A version without its local part: 2.8.3 of 2.8.3+cu128torch2.10."""
+    return version.partition("+")[0]

@@ -1,15 +1,27 @@
-"""docker/bake.json: one target for each image and each compiled wheel, and groups, for `docker buildx bake`.
+"""docker/bake.json: one target for each image and each wheel, and groups, for `docker buildx bake`.
 
 An image starts from its platform's `axolotl-<platform>` or, as a `-base` variant, from `torch-<platform>`. These are
 targets of their own: built by themselves once, where images that are built side by side would each build theirs. So
-are wheels, `<backend>-wheel-<platform>[-<arch>]`: compiled once, and used by every image that holds them.
+are wheels, `<backend>-wheel-<platform>[-<arch>]`: compiled or downloaded once, and used by every image that holds them.
+
+docker/bake.from-source.json is merged over it where everything is to be compiled, and says only what differs then.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from attn_matrix.matrix.model import AXOLOTL, Image, Matrix, Wheel, axolotl_lock, lock_path, spec_path
+from attn_matrix.matrix.model import (
+    AXOLOTL,
+    Image,
+    Matrix,
+    Prebuilt,
+    Wheel,
+    axolotl_lock,
+    compiled_id,
+    lock_path,
+    spec_path,
+)
 
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments of an image in docker/Dockerfile,
@@ -20,11 +32,14 @@ ARGUMENTS = (
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
 SHARED_ARGUMENTS = ("BASE", "PYTHON", "LOCK", "TORCH", "TORCH_BACKEND")
 AXOLOTL_ARGUMENTS = ("BASE", "LOCK", "AXOLOTL", "WITHOUT")
-# and of a wheel.
+# of a wheel that is downloaded (nothing of it is from BASE, but a Dockerfile is read as a whole),
+PREBUILT_ARGUMENTS = ("BASE", "WHEEL_URL", "WHEEL_HASH", "WHEEL_FILE")
+# and of one that is compiled.
 WHEEL_ARGUMENTS = (
     *("BASE", "PYTHON", "LOCK", "BUILDER", "COMPILER", "TOOLKIT"),
     *("SOURCE", "SOURCE_HASH", "ARCHS", "MAX_JOBS"),
 )
+PREBUILT_STAGE = "prebuilt"
 # The stage that BUILDER names where the compiler comes from the package index.
 TOOLKIT_STAGE = "toolkit"
 OCI = "org.opencontainers.image"
@@ -45,6 +60,24 @@ def bake_file(matrix: Matrix) -> dict[str, Any]:
     return {"group": groups, "target": layers | wheels | {image.id: _target(matrix, image) for image in images}}
 
 
+def bake_from_source(matrix: Matrix) -> dict[str, Any]:
+    """What is merged over the bake document to compile every wheel: those targets, and the specs and labels of images
+    that hold one, because what they hold then is of another version.
+    """
+    compiled = matrix.from_source()
+    images = [image for image in matrix.images if matrix.prebuilt_wheels(image)]
+    prebuilt = {wheel_target(matrix.wheels[name], each) for each in images for name in matrix.prebuilt_wheels(each)}
+    # bake merges arguments one by one, and takes none away: an address that is not used would be in the provenance.
+    gone = {name: "" for name in PREBUILT_ARGUMENTS if name not in WHEEL_ARGUMENTS}
+    wheels = {
+        name: target | {"args": target["args"] | gone}
+        for name, target in wheel_targets(compiled).items()
+        if name in prebuilt
+    }
+    specs = {image.id: {"args": {"SPEC": spec_path(compiled_id(image.id))}} for image in images}
+    return {"target": wheels | {i.id: specs[i.id] | {"labels": labels(compiled, i)} for i in images}}
+
+
 def torch_target(platform: str) -> str:
     """The target of the layers that all images of a platform share."""
     return f"torch-{platform}"
@@ -56,7 +89,7 @@ def axolotl_target(platform: str) -> str:
 
 
 def wheel_target(wheel: Wheel, image: Image) -> str:
-    """The target of a compiled wheel that `image` holds: `fa2-wheel-cu128`, or with the architecture it is for."""
+    """The target of a wheel that `image` holds: `fa2-wheel-cu128`, or with the architecture it is for."""
     return "-".join(filter(None, (wheel.backend, "wheel", image.platform, image.architecture)))
 
 
@@ -68,17 +101,20 @@ def stack(matrix: Matrix, image: Image) -> tuple[str, ...]:
 
 def targets(matrix: Matrix, image: Image) -> tuple[str, ...]:
     """Every target that is built for `image`, itself included."""
-    wheels = (wheel_target(wheel, image) for wheel in matrix.compiled_wheels(image).values())
+    wheels = (wheel_target(wheel, image) for wheel in matrix.held_wheels(image).values())
     return (*stack(matrix, image), *wheels, image.id)
 
 
 def wheel_targets(matrix: Matrix) -> dict[str, dict[str, Any]]:
-    """The targets of all compiled wheels."""
-    return {
-        wheel_target(wheel, image): _wheel(matrix, package, wheel, image)
-        for image in matrix.images
-        for package, wheel in matrix.compiled_wheels(image).items()
-    }
+    """The targets of all wheels."""
+    found: dict[str, dict[str, Any]] = {}
+    for image in matrix.images:
+        prebuilt = matrix.prebuilt_wheels(image)
+        for package, wheel in matrix.held_wheels(image).items():
+            taken = prebuilt.get(package)
+            target = _prebuilt_wheel(matrix, taken, image) if taken else _wheel(matrix, package, wheel, image)
+            found[wheel_target(wheel, image)] = target
+    return found
 
 
 def _torch(matrix: Matrix, platform: str) -> dict[str, Any]:
@@ -103,6 +139,16 @@ def _axolotl(matrix: Matrix, platform: str) -> dict[str, Any]:
     }
 
 
+def _prebuilt_wheel(matrix: Matrix, wheel: Prebuilt, image: Image) -> dict[str, Any]:
+    given = {
+        "BASE": matrix.base(image).reference,
+        "WHEEL_URL": wheel.url,
+        "WHEEL_HASH": f"sha256:{wheel.sha256}",
+        "WHEEL_FILE": wheel.file,
+    }
+    return {"context": ".", "dockerfile": DOCKERFILE, "target": PREBUILT_STAGE, "args": given}
+
+
 def _wheel(matrix: Matrix, package: str, wheel: Wheel, image: Image) -> dict[str, Any]:
     platform = matrix.platforms[image.platform]
     tree = f"{wheel.git.repository}#{wheel.git.commit}" if wheel.git else ""
@@ -125,7 +171,7 @@ def _wheel(matrix: Matrix, package: str, wheel: Wheel, image: Image) -> dict[str
 
 
 def _target(matrix: Matrix, image: Image) -> dict[str, Any]:
-    wheels = {wheel.backend: f"target:{wheel_target(wheel, image)}" for wheel in matrix.compiled_wheels(image).values()}
+    wheels = {wheel.backend: f"target:{wheel_target(wheel, image)}" for wheel in matrix.held_wheels(image).values()}
     return {
         "context": ".",
         "contexts": {"stack": f"target:{stack(matrix, image)[-1]}"} | wheels,
@@ -216,6 +262,7 @@ def labels(matrix: Matrix, image: Image) -> dict[str, str]:
         f"{OWN}.architectures": ",".join(matrix.image_architectures(image)),
         f"{OWN}.packages": ",".join(f"{name}=={version}" for name, version in matrix.pinned_packages(image).items()),
         f"{OWN}.mends": ",".join(matrix.image_mends(image)),
+        f"{OWN}.prebuilt": ",".join(f"{name}@sha256:{w.sha256}" for name, w in matrix.prebuilt_wheels(image).items()),
     }
 
 

@@ -15,12 +15,13 @@ from attn_matrix.errors import MatrixError
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix, axolotl_lock, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
-from attn_matrix.rendered.bake import bake_file
+from attn_matrix.rendered.bake import bake_file, bake_from_source
 from attn_matrix.rendered.specs import image_specs
 from attn_matrix.rendered.tables import page
 from entrypoint.spec import BANNER, to_json
 
 BAKE_FILE = "docker/bake.json"
+FROM_SOURCE = "docker/bake.from-source.json"
 SCHEMA_FILE = "docker/images.schema.json"
 SPECS = "docker/specs"
 IMAGES = "docker/IMAGES.md"
@@ -41,9 +42,10 @@ def render(matrix: Matrix, locks: Mapping[str, str]) -> dict[str, str]:
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
-    """The generated files that a build reads: the bake file and the specs."""
+    """The generated files that a build reads: the bake files and the specs."""
     specs = {spec_path(name): to_json(spec) for name, spec in image_specs(matrix).items()}
-    return {BAKE_FILE: _json({"//": BANNER, **bake_file(matrix)}), **specs}
+    bake = {BAKE_FILE: bake_file(matrix), FROM_SOURCE: bake_from_source(matrix)}
+    return {**{name: _json({"//": BANNER, **document}) for name, document in bake.items()}, **specs}
 
 
 def _json(document: Any) -> str:

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix, Mend
-from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, MendSpec, Sibling
+from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix, Mend, compiled_id
+from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, MendSpec, RecipeSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
 Index = dict[tuple[str | None, str | None, str | None], list[Image]]
 
 
 def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
-    """The spec of every image, by id."""
-    images = matrix.images
+    """The spec of every image, by id, and of those that hold prebuilt wheels a second one: as compiled from source."""
+    compiled = matrix.from_source()
+    own = [image for image in matrix.images if matrix.prebuilt_wheels(image)]
+    return _specs(matrix, matrix.images) | {compiled_id(name): s for name, s in _specs(compiled, own).items()}
+
+
+def _specs(matrix: Matrix, images: Iterable[Image]) -> dict[str, ImageSpec]:
     indices = {
-        base: _index(matrix, [image for image in images if _in_family(matrix, image, base)]) for base in (False, True)
+        base: _index(matrix, [image for image in matrix.images if _in_family(matrix, image, base)])
+        for base in (False, True)
     }
     return {image.id: _spec(matrix, image, indices[image.is_base]) for image in images}
 
@@ -45,6 +51,8 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         gpus=tuple(_gpu(n, g) for n, g in matrix.gpus.items() if g.architecture in platform.architectures),
         lacking=matrix.lacking(image),
         mends=tuple(_mend(name, mend, image.platform) for name, mend in matrix.image_mends(image).items()),
+        recipes=tuple(_recipes(matrix, image)),
+        limitations=tuple(_limitations(matrix, image)),
     )
 
 
@@ -61,6 +69,21 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
 def _mend(name: str, mend: Mend, platform: str) -> MendSpec:
     said = {"defect": mend.defect, "change": mend.change, "source": mend.source}
     return MendSpec(name=name, package=mend.package, version=mend.versions[platform], **said)
+
+
+def _recipes(matrix: Matrix, image: Image) -> Iterator[RecipeSpec]:
+    for name in image.backends if image.axolotl else ():
+        recipe = matrix.backends[name].recipe
+        if recipe is None or not matrix.gradients(name, image.platform):
+            continue
+        for packing in recipe.packings:
+            yield RecipeSpec(backend=name, packing=packing, keys=recipe.keys(packing=packing))
+
+
+def _limitations(matrix: Matrix, image: Image) -> Iterator[Limitation]:
+    versions = matrix.kernel_packages(image)
+    for package, known in matrix.limitations(image).items():
+        yield Limitation(package=package, version=versions[package], what=known.what, source=known.source)
 
 
 def _floors(baselines: Iterable[Baseline], image: Image) -> Iterator[Floor]:
