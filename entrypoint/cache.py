@@ -27,8 +27,8 @@ KEPT: Final = ("PASS", "DEGRADED")
 # Variables that begin so decide which GPUs, packages and kernels a run gets. A verdict under one value says nothing
 # about another: TORCH_CUDNN_SDPA_DEPRIORITIZED turns a failing one into a passing one.
 DECIDING: Final = (
-    *("CUDA_", "CUDNN_", "CUTE_DSL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "PYTHONPATH", "PYTORCH_", "TORCH"),
-    *("TRITON_", "XFORMERS_"),
+    *("ATEN_", "CUDA_", "CUDNN_", "CUTE_DSL_", "DNNL_", "FLASH_ATTENTION_", "LD_", "NVIDIA_", "ONEDNN_", "PYTHONPATH"),
+    *("PYTORCH_", "TORCH", "TRITON_", "XFORMERS_"),
     # AMD's: HIP and what it is built on (which GPUs they show, and as which: HSA_OVERRIDE_GFX_VERSION), and the
     # libraries that choose a kernel by tuning.
     *("AITER_", "AMD_", "AOTRITON_", "GPU_", "HIP", "HSA_", "MIOPEN_", "ROCBLAS_", "ROCM_", "ROCR_"),

@@ -14,30 +14,46 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from entrypoint.events import Event
-from entrypoint.limits import oom_kills
-from entrypoint.outcome import LOG_TAIL, Outcome
+from entrypoint import activity, devices, limits
+from entrypoint.events import Event, PhaseEvent
+from entrypoint.outcome import LOG_TAIL, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
+# Before the limit the child is watched for so many seconds, of a short limit a quarter: one that used this share of a
+# processor was computing.
+WATCHED: Final = 5.0
+COMPUTING: Final = 0.1
 
 # Called with each event as it comes; False ends the child.
 OnEvent = Callable[[Event], bool]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a child may take of the machine: `jobs` processes side by side, and `seconds` until it is ended."""
+
+    jobs: int
+    seconds: float
+
+
 class Child:
     """One `python -m entrypoint.probe`. Use as a context manager: leaving it ends the whole process group."""
 
-    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], jobs: int = 1) -> None:
+    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
         self.outcome = Outcome(device=device, backend=backend)
-        self._oom_kills = oom_kills()
+        self._step_began = time.monotonic()
+        self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
+        self._oom_kills = limits.oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
         command = [sys.executable, "-P", "-m", "entrypoint.probe"]
-        command += ["--backend", backend, "--device", device, "--events", str(write_end), "--jobs", str(jobs)]
+        command += ["--backend", backend, "--device", device, "--events", str(write_end)]
+        command += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}"]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -82,11 +98,14 @@ class Child:
     ) -> None:
         """Drain both pipes. Helpers of the child may hold them open, so its own exit ends the wait, not end-of-file."""
         exited_at: float | None = None
+        watched_from = deadline - min(WATCHED, (deadline - time.monotonic()) / 4.0)
         while True:
             now = time.monotonic()
             if now >= deadline:
-                self.outcome.ending = "timeout"
+                self._timed_out(now)
                 return
+            if self._watched is None and now >= watched_from:
+                self._watched = (now, activity.processor_seconds(self._process.pid))
             if exited_at is not None and (now - exited_at > GRACE or not selector.get_map()):
                 self._ended(self._process.returncode)
                 return
@@ -114,16 +133,31 @@ class Child:
             line = bytes(lines[:end])
             del lines[: end + 1]
             event = self.outcome.take(line)
+            if isinstance(event, PhaseEvent):
+                self._step_began = time.monotonic()
             if event is not None and not on_event(event):
                 return False
         return True
+
+    def _timed_out(self, now: float) -> None:
+        """Look, before the child is ended, whether it was computing: a machine may be slow, a child may hang."""
+        session = self._process.pid  # a session of its own, so the number is the child's
+        since, used = self._watched or (now, 0.0)
+        worked = activity.processor_seconds(session) - used > COMPUTING * (now - since)
+        self.outcome.ending = "timeout"
+        self.outcome.overrun = Overrun(
+            lasted=now - self._step_began,
+            computing=worked or activity.at_work(session),
+            processor=devices.processor(),
+            processors=limits.cpus(),
+        )
 
     def _ended(self, code: int) -> None:
         """The child ended before it said that it was done."""
         outcome = self.outcome
         if code < 0:
             outcome.ending, outcome.number = "killed", -code
-            outcome.out_of_memory = -code == signal.SIGKILL and oom_kills() > self._oom_kills
+            outcome.out_of_memory = -code == signal.SIGKILL and limits.oom_kills() > self._oom_kills
         else:
             outcome.ending, outcome.number = "exited", code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,13 +156,22 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def cpu_name(root: Path = Path("/")) -> str:
-    """The processor's model and feature flags; only the first core's lines are read, as the file is long on servers."""
-    try:
-        with (root / "proc/cpuinfo").open(errors="replace") as file:
-            head = file.read(8192).split("\n\n")[0]
-    except OSError:
-        return "unknown"
-    fields = dict(_FIELD.findall(head))
+    """The processor's model and feature flags."""
+    fields = _first_core(root)
     return (
         " ".join(fields[key] for key in ("model name", "flags", "CPU part", "Features") if key in fields) or "unknown"
     )
+
+
+def processor(root: Path = Path("/")) -> str:
+    """The processor's model alone, for a sentence."""
+    return _first_core(root).get("model name") or platform.machine()
+
+
+def _first_core(root: Path) -> dict[str, str]:
+    """Only the first core's lines are read, as the file is long on servers."""
+    try:
+        with (root / "proc/cpuinfo").open(errors="replace") as file:
+            return dict(_FIELD.findall(file.read(8192).split("\n\n")[0]))
+    except OSError:
+        return {}

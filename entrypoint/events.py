@@ -178,39 +178,52 @@ class HealthEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class CeilingEvent:
-    """One square bf16 matrix product: median seconds, all samples in seconds, and 2 n^3 FLOPs over that median."""
+    """One square bf16 matrix product: median seconds, samples of `planned`, and 2 n^3 FLOPs over that median.
+
+    A CPU has none, and no BandwidthEvent.
+    """
 
     matmul_tflops: float
     seconds: float
     samples: tuple[float, ...]
+    planned: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandwidthEvent:
-    """One copy within the device's memory: median seconds, all samples, and GB/s (10^9) read and written together."""
+    """One copy within the device's memory: median seconds, samples of `planned`, and GB/s (10^9) over that median.
+
+    A byte counts twice: it is read, and it is written.
+    """
 
     gigabytes_per_second: float
     seconds: float
     samples: tuple[float, ...]
+    planned: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedEvent:
-    """One direction of one attention call: median seconds, all samples, and the convention's FLOPs over that median."""
+    """One direction of one attention call: median seconds, all samples, and the convention's FLOPs over that median.
+
+    `call` is its shape in words. `planned` is how many samples there were to be: slow calls get fewer.
+    """
 
     id: str
     direction: Direction
+    call: str
     tflops: float
     seconds: float
     samples: tuple[float, ...]
+    planned: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoneEvent:
     """The child's last line. `seconds` {phase: seconds spent in it}.
 
-    `left_out` are the ids of cases that were not run, because compiling them would have taken too long. `written`
-    {event: how many lines of it came before this one} tells the reader what got lost.
+    `left_out` are the ids of all cases that were not run, for want of time. `written` {event: how many lines of it
+    came before this one} tells the reader what got lost.
     """
 
     seconds: Mapping[str, float]

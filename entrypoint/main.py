@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint import cache, kernels_cache, launch, libcuda
+from entrypoint import cache, inductor_cache, kernels_cache, launch, libcuda
 from entrypoint.choice import refuse_early, vendor_of
 from entrypoint.console import say, write
-from entrypoint.devices import NVIDIA, Devices, look
+from entrypoint.devices import NVIDIA, Devices, cpu_name, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
@@ -104,6 +104,8 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     if start.spec.vendor == NVIDIA:
         start.library = libcuda.find(environ)
         environ.update(start.library.variables)
+    if start.spec.device == "cpu":
+        environ.update(inductor_cache.variables(environ, cpu_name()))
     if settings.check == "off":
         launch.become(path, start.command, environ)
     return _finish(start, settings, _verdict(start, settings), path)

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from entrypoint.child import Child, OnEvent
+from entrypoint.child import Child, OnEvent, Share
 from entrypoint.choice import chosen, fallback, fits
 from entrypoint.console import say
 from entrypoint.devices import Devices
@@ -67,11 +67,13 @@ class Check:
         with self._lock:  # so that `stop` meets either no child or a whole one
             if self._stopped:
                 return Outcome(device=device, backend=backend.name, ending="stopped")
-            child = Child(self._home, backend.name, device, self._environ, self._jobs)
+            deadline = self._started + self._settings.timeout
+            share = Share(jobs=self._jobs, seconds=deadline - time.monotonic())
+            child = Child(self._home, backend.name, device, self._environ, share)
             self._running.add(child)
         with child:
             try:
-                return child.run(self._started + self._settings.timeout, self._watch(device, backend))
+                return child.run(deadline, self._watch(device, backend))
             finally:
                 with self._lock:
                     self._running.discard(child)

@@ -32,18 +32,33 @@ Ending = Literal["done", "stopped", "exited", "killed", "timeout"]
 LOG_TAIL: Final = 4000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Overrun:
+    """A child whose time was up: seconds since its last phase began, and whether it was still computing at the end.
+
+    `processor` and `processors` are the model and the number that the check may use.
+    """
+
+    lasted: float
+    computing: bool
+    processor: str
+    processors: int
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """Events of one child by kind, kernels by what was asked for.
 
-    `device` is torch's name for it, such as cuda:0. `number` is the exit code (exited) or the signal (killed);
-    `garbled` counts lines that were no events, `taken` the events by name; `log` ends the child's output.
+    `device` is torch's name for it, such as cuda:0. `number` is the exit code (exited) or the signal (killed),
+    `overrun` of a timeout; `garbled` counts lines that were no events, `taken` the events by name; `log` ends the
+    child's output.
     """
 
     device: str
     backend: str
     ending: Ending = "exited"
     number: int = 0
+    overrun: Overrun | None = None
     phase: str = "start"
     detail: str = ""
     machine: MachineEvent | None = None

@@ -173,7 +173,9 @@ def _performance(spec: ImageSpec, outcome: Outcome) -> list[dict[str, Any]]:
             "of_matmul": of_matmul(speed, outcome),
             "floor": floor_of(spec, outcome, speed),
             "seconds": speed.seconds,
+            "call": speed.call,
             "samples": speed.samples,
+            "planned": speed.planned,
         }
         for speed in outcome.speeds
     ]

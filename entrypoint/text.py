@@ -231,16 +231,28 @@ def _speeds(report: Report) -> list[str]:
         shapes.setdefault(shape, {}).setdefault(direction, []).append(row)
     lines = []
     for shape, directions in shapes.items():
+        rows = [row for rows in directions.values() for row in rows]
         parts = [f"{direction} {_speed(rows)}" for direction, rows in directions.items()]
-        lines.append(_line("speed", f"{shape}: {'; '.join(parts)}"))
+        call = rows[0].get("call")
+        named = f"{shape} ({call})" if call and not report["ceilings"] else shape
+        lines.append(_line("speed", f"{named}: {'; '.join(parts)}{_fewer(rows)}"))
     return lines
 
 
 def _speed(rows: Sequence[Row]) -> str:
+    """TFLOP/s beside a ceiling; where there is none, the time of a call, which needs no comparison to be understood."""
     shares = [row["of_matmul"] for row in rows if row["of_matmul"] is not None]
-    share = f", {_range([100 * share for share in shares], '.0f')}% of matmul" if shares else ""
+    if not shares:
+        return f"{_range([1000.0 * row['seconds'] for row in rows])} ms"
+    share = f", {_range([100 * share for share in shares], '.0f')}% of matmul"
     floor = "no floor known" if rows[0]["floor"] is None else f"floor {rows[0]['floor']:.0%}"
     return f"{_range([row['tflops'] for row in rows])} TFLOP/s{share} ({floor})"
+
+
+def _fewer(rows: Sequence[Row]) -> str:
+    """Says so where calls were too slow for all planned samples."""
+    cut = [(len(row["samples"]), row["planned"]) for row in rows if len(row["samples"]) < (row.get("planned") or 0)]
+    return f" (slow: {min(cut)[0]} of {min(cut)[1]} samples)" if cut else ""
 
 
 def _range(numbers: Iterable[float], form: str | None = None) -> str:

@@ -41,13 +41,20 @@ class Finding:
         return f"{self.what} {self.advice}".strip()
 
 
+TOO_SLOW: Final = "too slow"
 # The worst finding decides. A fault of the GPU explains wrong numbers, so it comes before them.
 _ORDER: Final = (Code.CONFIG, Code.MISMATCH, Code.GPU_FAULT, Code.WRONG, Code.INTERNAL, Code.SLOW, Code.PASS)
 
 
 def rank(finding: Finding) -> tuple[int, int]:
-    """Sort key: the most serious finding first."""
-    return _ORDER.index(finding.code), ("FAIL", "NOT_CHECKED", "DEGRADED", "PASS").index(finding.verdict)
+    """Sort key: the most serious finding first. That time ran out says as little of attention as our own failure."""
+    code = Code.INTERNAL if finding.kind == TOO_SLOW else finding.code
+    return _ORDER.index(code), ("FAIL", "NOT_CHECKED", "DEGRADED", "PASS").index(finding.verdict)
+
+
+def too_slow(what: str, advice: str) -> Finding:
+    """A machine on which the check does not end in time; another one, or more time, would do."""
+    return Finding(verdict="NOT_CHECKED", code=Code.MISMATCH, kind=TOO_SLOW, what=what, advice=advice)
 
 
 def wrong(kind: str, what: str, advice: str = "", log: str = "") -> Finding:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from entrypoint.choice import architecture_of, fits, may_start, vendor_of
-from entrypoint.events import CaseErrorEvent, CaseEvent, TensorName
+from entrypoint.events import CaseErrorEvent, CaseEvent, Direction, TensorName
 from entrypoint.judge.budgets import Weighed, weigh_case, worst_of
 from entrypoint.judge.cause import cause
-from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, wrong
+from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, too_slow, wrong
 from entrypoint.judge.health import judge_health
 from entrypoint.judge.speed import judge_speed
-from entrypoint.outcome import Outcome
+from entrypoint.outcome import Outcome, Overrun
 from entrypoint.settings import AUTO, Settings
 from entrypoint.spec import ImageSpec
 
@@ -76,12 +76,23 @@ def _weigh(spec: ImageSpec, outcome: Outcome, case: CaseEvent) -> JudgedCase:
 
 
 def _all_right(outcome: Outcome) -> str:
-    best: dict[str, float] = {}
-    for speed in outcome.speeds:
-        best[speed.direction] = max(best.get(speed.direction, 0.0), speed.tflops)
-    speeds = ", ".join(f"{direction} {tflops:.3g} TFLOP/s" for direction, tflops in best.items())
     right = f"{outcome.backend} is right in {len(outcome.cases)} of {len(outcome.cases)} cases"
+    if outcome.done and outcome.done.left_out:
+        right += f", {len(outcome.done.left_out)} left out"
+    speeds = ", ".join(f"{direction} {_fastest(outcome, direction)}" for direction in _directions(outcome))
     return f"{right}; {speeds}." if speeds else f"{right}."
+
+
+def _directions(outcome: Outcome) -> list[Direction]:
+    return list(dict.fromkeys(speed.direction for speed in outcome.speeds))
+
+
+def _fastest(outcome: Outcome, direction: Direction) -> str:
+    """The best throughput of a GPU; of a CPU, whose TFLOP/s nobody can compare, the time of its call."""
+    speeds = [speed for speed in outcome.speeds if speed.direction == direction]
+    if outcome.ceiling is None:
+        return f"{1000.0 * min(speed.seconds for speed in speeds):.3g} ms"
+    return f"{max(speed.tflops for speed in speeds):.3g} TFLOP/s"
 
 
 def _mismatch(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
@@ -146,7 +157,11 @@ def _lost(outcome: Outcome) -> list[Finding]:
 
 
 def _ended(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Finding]:
-    """A child that did not reach its end. A kernel's crash or hang on a GPU is the node's matter, all else is ours."""
+    """A child that did not reach its end.
+
+    A kernel's crash or hang on a GPU is the GPU's matter. Elsewhere one that was computing when its time was up is a
+    machine too slow for the limit. All else is ours.
+    """
     if outcome.ending == "done":
         return []
     where = f"in {outcome.phase}" + (f" ({outcome.detail})" if outcome.detail else "")
@@ -162,7 +177,21 @@ def _ended(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Findin
         log = vendor_of(spec).log
         advice = f"Start the job on another node, and drain this one until its GPU is tested ({log})."
         return [gpu_fault("ended", what, advice)]
-    return [internal(f"The check of {outcome.backend} {how} {where}.")]
+    if outcome.overrun and outcome.overrun.computing:
+        return [_out_of_time(settings, outcome, outcome.overrun, where)]
+    lasted = f", for {outcome.overrun.lasted:.0f} s and without computing" if outcome.overrun else ""
+    return [internal(f"The check of {outcome.backend} {how} {where}{lasted}.")]
+
+
+def _out_of_time(settings: Settings, outcome: Outcome, overrun: Overrun, where: str) -> Finding:
+    """A loop without an end looks the same from outside, so the advice says how to tell it."""
+    processors = f"{overrun.processors} processor{'s' if overrun.processors > 1 else ''}"
+    what = f"This machine is too slow for the limit: after {settings.timeout:g} s (ATTN_TIMEOUT) the check of"
+    what += f" {outcome.backend} was still computing {where}, for {overrun.lasted:.0f} s so far, on {processors} of"
+    what += f" {overrun.processor}."
+    advice = f"Set ATTN_TIMEOUT={3 * settings.timeout:g}, give the container more CPUs (docker run --cpus, Kubernetes:"
+    advice += " resources.requests.cpu), or use another node. If it stops there on a fast machine too, report it."
+    return too_slow(what, advice)
 
 
 def _how(settings: Settings, outcome: Outcome) -> str:
@@ -301,7 +330,8 @@ def notes_of(spec: ImageSpec, outcome: Outcome) -> list[str]:
         lines, say = ("1 line", "it says") if outcome.garbled == 1 else (f"{outcome.garbled} lines", "they say")
         notes.append(f"{lines} of the child of {outcome.device} cannot be read, and what {say} is not known.")
     if outcome.done and outcome.done.left_out:
-        notes.append(f"Not run, as compiling them takes too long: {', '.join(outcome.done.left_out)}.")
+        more = "More CPUs, a larger ATTN_TIMEOUT or, with kernels compiled by then, a later start gets to them."
+        notes.append(f"Not run, for want of time: {', '.join(outcome.done.left_out)}. {more}")
     for asked, kernels in outcome.kernels.items():
         if kernels.observed is None and not kernels.recorded and spec.device == "cuda":
             because = f" ({cause(kernels.reason)})" if kernels.reason else ""

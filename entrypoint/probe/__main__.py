@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from entrypoint.probe import (
     sensors,
 )
 from entrypoint.probe.eventlog import EventLog
+from entrypoint.probe.limit import Limit
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 # A variant that a JIT backend has no cached kernel for costs seconds: those that would begin after this are left out,
 # and a later start, which finds the earlier ones in the cache, gets to them.
 COMPILE_SECONDS = 20.0
+UNLIMITED = Limit()
 # Characters of an exception that an event carries: several pages of a compiler's.
 LONGEST_REASON = 16_000
 
@@ -49,18 +52,20 @@ class Unusable(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 whenever the events tell the whole story; a traceback and 1 when the device is beyond use."""
     options = parse(argv)
-    log = EventLog.take(options.events)
+    log, limit = EventLog.take(options.events), Limit(options.seconds)
     # Inductor's own pool would compile the two directions of one variant at a time; helpers compile many.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         with ahead.start(options.backend, options.device, options.jobs, os.environ) as helpers:
-            probe(options.backend, options.device, log, helpers)
+            probe(options.backend, options.device, log, helpers, limit)
     except Unusable as refusal:
         log.emit(UnusableEvent(subject=refusal.subject, reason=str(refusal)))
     return 0
 
 
-def probe(name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = ahead.NONE) -> None:
+def probe(
+    name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = ahead.NONE, limit: Limit = UNLIMITED
+) -> None:
     """Measure one backend on one device. Raises Unusable, or the device's own error when no later call can succeed."""
     with log.phase("import", "torch"), unusable_if_it_raises("torch"):
         import torch  # noqa: F401  (this import is what is being measured)
@@ -72,12 +77,9 @@ def probe(name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = a
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with sensors.watched(machine.device.uuid, log) as watched:
-        always, planned = (
-            schedule.always(backend, where.type),
-            schedule.checked(backend, far=memory.room_for_far(where)),
-        )
-        compiled, left_out = compile_variants(always, planned, helpers, where, log)
-        check_cases([run for run in planned if run.key in compiled], where, log)
+        plan = schedule.plan(backend, where.type, far=memory.room_for_far(where))
+        compiled = compile_variants(plan, helpers, where, log, limit)
+        left_out = check_cases(plan, compiled, where, log, limit)
         for asked in (backend, *backend.kernels.values()):
             observe_kernels(asked, cases.startup_cases(asked.capabilities)[0], where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
@@ -86,26 +88,20 @@ def probe(name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = a
 
 
 def compile_variants(
-    always: Sequence[schedule.Scheduled],
-    planned: Sequence[schedule.Scheduled],
-    helpers: ahead.Helpers,
-    where: torch.device,
-    log: EventLog,
-) -> tuple[set[tuple[str, cases.Case]], list[str]]:
+    plan: schedule.Plan, helpers: ahead.Helpers, where: torch.device, log: EventLog, limit: Limit
+) -> set[tuple[str, cases.Case]]:
     """First forward and backward of each kernel variant, so that just-in-time compilation has its own phase.
 
-    Returns the keys of the runs that have been tried, and the ids of those that COMPILE_SECONDS left no time for; what
-    is in `always`, or what a helper has compiled, is tried however long it takes. A variant that fails here fails again
-    as a case and is reported there; Unusable is for a backend that runs none.
+    Returns the keys of the runs that may follow: neither COMPILE_SECONDS nor the limit left their variant out. What is
+    in `plan.always`, or what a helper has compiled, is tried however long it takes. A variant that fails here fails
+    again as a case and is reported there; Unusable is for a backend that runs none.
     """
     tried: set[tuple[str, cases.Case]] = set()
-    unconditional = {run.key for run in always}
     compiled: frozenset[str] = frozenset()
-    refusals, left_out = [], []
-    for run in schedule.variants([*always, *planned]):
-        free = run.key in unconditional or run.case.id in compiled
-        if not free and log.seconds.get("compile", 0.0) > COMPILE_SECONDS:
-            left_out.append(run.case.id)
+    refusals = []
+    for run in plan.variants:
+        in_time = log.seconds.get("compile", 0.0) <= COMPILE_SECONDS and limit.allows("compile")
+        if not in_time and run.key not in plan.keys and run.case.id not in compiled:
             continue
         refusal = first_call(run, where, log)
         refusals += [refusal] if refusal else []
@@ -115,7 +111,7 @@ def compile_variants(
         tried.add(run.key)
     if len(refusals) == len(tried):
         raise Unusable("backend", f"no case runs forward and backward: {refusals[0]}")
-    return tried, left_out
+    return tried if plan.compiles else {run.key for run in plan.checked}
 
 
 def first_call(run: schedule.Scheduled, where: torch.device, log: EventLog) -> str | None:
@@ -130,13 +126,21 @@ def first_call(run: schedule.Scheduled, where: torch.device, log: EventLog) -> s
     return None
 
 
-def check_cases(planned: Sequence[schedule.Scheduled], where: torch.device, log: EventLog) -> None:
-    for run in planned:
+def check_cases(
+    plan: schedule.Plan, compiled: set[tuple[str, cases.Case]], where: torch.device, log: EventLog, limit: Limit
+) -> list[str]:
+    """A `case` or `case_error` for each case that is compiled, while there is time; the ids of those left out."""
+    left_out = []
+    for run in plan.checked:
         case, capabilities = run.case, run.backend.capabilities
+        if run.key not in compiled or not (run in plan.always or limit.allows("correctness")):
+            left_out.append(case.id)
+            continue
         with log.phase("correctness", case.id) as watch, case_error_if_it_raises(case.id, where, log):
             measured = accuracy.measure(run.backend, case, where)
             designed = None if capabilities is None else capabilities.relative_error
             log.emit(measured.event(case, watch.elapsed(), designed))
+    return left_out
 
 
 def observe_kernels(backend: backends.Backend, case: cases.Case, where: torch.device, log: EventLog) -> None:
@@ -195,6 +199,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--events", default=1, type=int, metavar="FD", help="file descriptor of the lines (default: 1)")
     parser.add_argument(
         "--jobs", default=1, type=int, metavar="N", help="processes that may compile side by side (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", default=math.inf, type=float, metavar="S", help="after most of them, cases are left out and named"
     )
     return parser.parse_args(argv)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrypoint import devices
@@ -35,7 +33,6 @@ PACKAGES = (
     "triton-rocm",
     "pytorch-triton-rocm",
 )
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def machine(where: torch.device) -> MachineEvent:
@@ -103,7 +100,7 @@ def cpu_device(where: torch.device) -> DeviceFacts:
     page = os.sysconf("SC_PAGE_SIZE")
     return DeviceFacts(
         index=where.index or 0,
-        name=cpu_name(),
+        name=devices.processor(),
         uuid=None,
         capability=None,
         driver=None,
@@ -126,11 +123,3 @@ def _driver_from_nvml() -> str | None:
         return str(nvml.nvmlSystemGetDriverVersion())
     except Exception:  # noqa: BLE001 - NVMLError is only known once the import succeeded; not to know is no failure
         return None
-
-
-def cpu_name(path: Path = CPU_INFO) -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.machine()

@@ -1,4 +1,8 @@
-"""What is timed: the device's bf16 matmul and copy ceilings, and attention forward and backward at a few shapes."""
+"""What is timed: attention forward and backward at a few shapes, and on a GPU the ceilings, a bf16 matmul and a copy.
+
+A CPU has no ceiling worth a name: without bf16 instructions it emulates the product, and attention, which sums in
+float32, is many times faster than the matmul that would be its ceiling.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,19 @@ from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.sensors import NoSensors, Sensors
-from entrypoint.probe.timing import Clock, Timing, clock_for, steady
+from entrypoint.probe.timing import USUAL, Budget, Clock, Effort, Timing, clock_for, steady
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Large enough to fill a GPU for a millisecond; on a CPU small enough to cost nothing.
-MATMUL_SIZES = {"cuda": 8192, "cpu": 1024}
+# Rows and columns: large enough to fill a GPU for a millisecond.
+MATMUL_SIZE = 8192
 # Bytes of each of the two buffers of a copy: far larger than any last-level cache of a GPU.
-COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 24}
+COPY_BYTES = 1 << 30
+# All timings of a check together. A healthy GPU needs less than one; a CPU without bf16 instructions needs them all,
+# and half a second more where a call is slow.
+SECONDS = {"cuda": 30.0, "cpu": 1.5}
 
 
 SHIFTED_ONLY = frozenset({"shifted"})
@@ -49,15 +56,21 @@ Survive = Callable[[str], AbstractContextManager[None]]
 def measure_speed(
     backend: Backend, where: torch.device, log: EventLog, sensors: Sensors | NoSensors, survive: Survive
 ) -> None:
-    """Emit `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case."""
+    """Emit on a GPU `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case.
+
+    All of it takes SECONDS, and little more where calls are slow: at least one call of each is made.
+    """
     clock = clock_for(where, sensors.sample)
-    with log.phase("performance", "matmul"), survive("matmul"):
-        log.emit(matmul_ceiling(where, clock))
-    with log.phase("performance", "copy"), survive("copy"):
-        log.emit(copy_bandwidth(where, clock))
-    for case in timed_cases(where.type, backend.capabilities):
+    timed, ceilings = timed_cases(where.type, backend.capabilities), where.type == "cuda"
+    budget = Budget(SECONDS[where.type], 2 * len(timed) + 2 * ceilings, clock.now)
+    if ceilings:
+        with log.phase("performance", "matmul"), survive("matmul"):
+            log.emit(matmul_ceiling(where, clock, budget.share()))
+        with log.phase("performance", "copy"), survive("copy"):
+            log.emit(copy_bandwidth(where, clock, budget.share()))
+    for case in timed:
         with log.phase("performance", case.id), survive(case.id):
-            for speed in attention_speeds(backend, case, where, clock):
+            for speed in attention_speeds(backend, case, where, clock, budget):
                 log.emit(speed)
 
 
@@ -72,31 +85,37 @@ def attention_flops(case: Case, direction: Direction) -> float:
     return forward * (2.5 if direction == "backward" else 1.0)
 
 
-def matmul_ceiling(where: torch.device, clock: Clock | None = None) -> CeilingEvent:
+def in_words(case: Case) -> str:
+    """The call's shape for a person: batch x positions, heads x head_dim, dtype."""
+    mask = "causal" if case.causal else "full"
+    if case.shifted_group:
+        mask = f"shifted in groups of {case.shifted_group}"
+    kv = f" ({case.kv_heads} of k and v)" if case.kv_heads != case.heads else ""
+    return f"{mask}, {case.batch} x {case.seqlen} positions, {case.heads} heads{kv} of {case.head_dim}, {case.dtype}"
+
+
+def matmul_ceiling(where: torch.device, clock: Clock | None = None, effort: Effort = USUAL) -> CeilingEvent:
     """What this device reaches on the operation that attention is made of, here and now."""
     import torch
 
-    size = MATMUL_SIZES[where.type]
+    size, clock = MATMUL_SIZE, clock or clock_for(where)
     left, right = (torch.randn(size, size, device=where).to(torch.bfloat16) for _ in range(2))
-    timing = steady(lambda pair: torch.mm(*pair), lambda: (left, right), clock or clock_for(where))
-    return CeilingEvent(
-        matmul_tflops=2.0 * size**3 / timing.seconds / 1e12, seconds=timing.seconds, samples=timing.samples
-    )
+    timing = steady(lambda pair: torch.mm(*pair), lambda: (left, right), clock, effort)
+    return CeilingEvent(matmul_tflops=2.0 * size**3 / timing.seconds / 1e12, **vars(timing))
 
 
-def copy_bandwidth(where: torch.device, clock: Clock | None = None) -> BandwidthEvent:
+def copy_bandwidth(where: torch.device, clock: Clock | None = None, effort: Effort = USUAL) -> BandwidthEvent:
     """What this device's memory reaches: every byte of a large buffer read once and written once."""
     import torch
 
-    size = COPY_BYTES[where.type]
+    size, clock = COPY_BYTES, clock or clock_for(where)
     source, target = (torch.zeros(size, dtype=torch.uint8, device=where) for _ in range(2))
-    timing = steady(lambda _: target.copy_(source), lambda: None, clock or clock_for(where))
-    rate = 2.0 * size / timing.seconds / 1e9
-    return BandwidthEvent(gigabytes_per_second=rate, seconds=timing.seconds, samples=timing.samples)
+    timing = steady(lambda _: target.copy_(source), lambda: None, clock, effort)
+    return BandwidthEvent(gigabytes_per_second=2.0 * size / timing.seconds / 1e9, **vars(timing))
 
 
 def attention_speeds(
-    backend: Backend, case: Case, where: torch.device, clock: Clock | None = None
+    backend: Backend, case: Case, where: torch.device, clock: Clock | None = None, budget: Budget | None = None
 ) -> Iterator[SpeedEvent]:
     """Forward as training runs it (inputs that require gradients), then backward, each as soon as it is known.
 
@@ -106,15 +125,23 @@ def attention_speeds(
     clock = clock or clock_for(where)
     arguments, dout = make_inputs(case, where)
     leaves = calls.fresh(arguments, requires_grad=backend.no_gradient is None)
-    yield _speed(case, "forward", steady(lambda _: backend.attention(leaves), lambda: None, clock))
+    forward = steady(lambda _: backend.attention(leaves), lambda: None, clock, _share(budget))
+    yield _speed(case, "forward", forward)
     if backend.attention(leaves).requires_grad:
 
         def backward(loss: Tensor) -> object:
             return calls.backward(loss, leaves)
 
-        yield _speed(case, "backward", steady(backward, lambda: calls.loss_of(backend.attention(leaves), dout), clock))
+        def prepare() -> Tensor:
+            return calls.loss_of(backend.attention(leaves), dout)
+
+        yield _speed(case, "backward", steady(backward, prepare, clock, _share(budget)))
+
+
+def _share(budget: Budget | None) -> Effort:
+    return USUAL if budget is None else budget.share()
 
 
 def _speed(case: Case, direction: Direction, timing: Timing) -> SpeedEvent:
     tflops = attention_flops(case, direction) / timing.seconds / 1e12
-    return SpeedEvent(id=case.id, direction=direction, tflops=tflops, seconds=timing.seconds, samples=timing.samples)
+    return SpeedEvent(id=case.id, direction=direction, call=in_words(case), tflops=tflops, **vars(timing))

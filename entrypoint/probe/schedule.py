@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from entrypoint.probe import cases, performance
+from entrypoint.probe import backends, cases, performance
 from entrypoint.probe.backends import Backend
 
 # Causal and full, head_dim 64 and 128: no start goes without them, whatever they take to compile.
@@ -25,6 +25,35 @@ class Scheduled:
     def key(self) -> tuple[str, cases.Case]:
         """Runs that share it share a compiled kernel."""
         return (self.backend.name, self.case.variant)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a check runs: `always` however long it takes, `checked` as far as there is time.
+
+    `compiles`: whether a first call may be much slower than the next. On a CPU it is so for just-in-time compilers
+    alone, and first calls of all variants would double the time of the check.
+    """
+
+    always: Sequence[Scheduled]
+    checked: Sequence[Scheduled]
+    compiles: bool = True
+
+    @property
+    def variants(self) -> Iterator[Scheduled]:
+        """What needs a first call of its own."""
+        return variants([*self.always, *self.checked] if self.compiles else self.always)
+
+    @property
+    def keys(self) -> set[tuple[str, cases.Case]]:
+        """The keys of `always`."""
+        return {run.key for run in self.always}
+
+
+def plan(backend: Backend, device_type: str, *, far: bool) -> Plan:
+    """The plan for a backend on this type of device; `far`: with the case that takes gigabytes."""
+    compiles = device_type != "cpu" or backends.cache_variable(backend.name) is not None
+    return Plan(always(backend, device_type), checked(backend, far=far), compiles)
 
 
 def checked(backend: Backend, *, far: bool) -> list[Scheduled]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -22,52 +23,105 @@ CACHE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds of one call: the median of `samples`, which are all the timed calls in order."""
+    """Seconds of one call: the median of `samples`, which are all the timed calls in order, of `planned` ones."""
 
     seconds: float
     samples: tuple[float, ...]
+    planned: int
 
 
 class Clock(Protocol):
-    def sample(self, call: Callable[[T], object], prepare: Callable[[], T], count: int) -> list[float]:
-        """Seconds of each of `count` times `call(prepare())`, the preparation not counted."""
+    def now(self) -> float:
+        """Seconds on the wall, from any zero."""
+        ...
+
+    def sample(
+        self, call: Callable[[T], object], prepare: Callable[[], T], count: int, until: float = math.inf
+    ) -> list[float]:
+        """Seconds of each of `count` times `call(prepare())`, the preparation not counted.
+
+        Fewer where `now()` passes `until` on the way, but at least one.
+        """
         ...
 
 
-def steady(
-    call: Callable[[T], object], prepare: Callable[[], T], clock: Clock, *, warmups: int = 3, samples: int = 10
-) -> Timing:
-    """Time `call` once it has settled. The first `warmups` calls (compilation, allocation, clocks) are not counted.
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What one timing may take: about `seconds` on the wall; `warmups` that do not count, and at least `samples`."""
 
-    At least `samples` are taken; of a short call as many as fit into ENOUGH, since a median of ten moves by percents
-    with the GPU's clock.
+    seconds: float = math.inf
+    warmups: int = 3
+    samples: int = 10
+
+
+USUAL = Effort()
+
+
+def steady(call: Callable[[T], object], prepare: Callable[[], T], clock: Clock, effort: Effort = USUAL) -> Timing:
+    """Time `call` once it has settled, preparations within the seconds but not within the samples.
+
+    The warm-ups (compilation, allocation, clocks) end after a quarter of the seconds, but not before the second. Of a
+    short call as many samples are planned as fit into ENOUGH, since a median of ten moves by percents with the GPU's
+    clock. As many are taken as the seconds have room for. Where they have none, the last call made is the only sample.
     """
-    settled = clock.sample(call, prepare, warmups)[-1]
-    taken = clock.sample(call, prepare, max(samples, min(MOST_SAMPLES, int(ENOUGH / max(settled, 1e-6)))))
-    return Timing(seconds=median(taken), samples=tuple(taken))
+    until = clock.now() + effort.seconds
+    settled, left, each = 0.0, effort.seconds, 0.0
+    for index in range(effort.warmups):
+        before = clock.now()
+        (settled,) = clock.sample(call, prepare, 1)
+        each, left = clock.now() - before, until - clock.now()
+        if left < each:
+            return _timing([settled], effort.samples)
+        if index and left < 0.75 * effort.seconds:
+            break
+    planned = max(effort.samples, min(MOST_SAMPLES, int(ENOUGH / max(settled, 1e-6))))
+    fitting = planned if left == math.inf else min(planned, int(left / max(each, 1e-6)))
+    return _timing(clock.sample(call, prepare, fitting, until), planned)
+
+
+def _timing(taken: Sequence[float], planned: int) -> Timing:
+    return Timing(seconds=median(taken), samples=tuple(taken), planned=planned)
+
+
+class Budget:
+    """Seconds for a known number of timings. Each may use an even share of what those before it have left."""
+
+    def __init__(self, seconds: float, timings: int, now: Callable[[], float]) -> None:
+        self._until = now() + seconds
+        self._timings = timings
+        self._now = now
+
+    def share(self) -> Effort:
+        """For the next timing: no seconds when none are left, and then it is one call."""
+        left = max(0.0, self._until - self._now())
+        self._timings -= 1
+        return Effort(seconds=left / (self._timings + 1))
 
 
 class WallClock:
     """For a CPU, where a call has finished when it returns."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
+        self.now = now
 
-    def sample(self, call: Callable[[T], object], prepare: Callable[[], T], count: int) -> list[float]:
-        seconds = []
-        for _ in range(count):
+    def sample(
+        self, call: Callable[[T], object], prepare: Callable[[], T], count: int, until: float = math.inf
+    ) -> list[float]:
+        seconds: list[float] = []
+        while len(seconds) < count and (not seconds or self.now() < until):
             prepared = prepare()
-            start = self._now()
+            start = self.now()
             call(prepared)
-            seconds.append(self._now() - start)
+            seconds.append(self.now() - start)
         return seconds
 
 
 class EventClock:
     """For a GPU: events recorded in the stream around each call, read when all of them have run.
 
-    The host does not wait between calls, so its own launch time hides behind the work already queued; `meanwhile` is
-    called while that work runs, to look at the GPU under load.
+    The host does not wait between calls, so its own launch time hides behind the work already queued, and nobody knows
+    before the end how long the calls take: all of them are made. `meanwhile` is called while that work runs, to look at
+    the GPU under load.
     """
 
     def __init__(
@@ -82,7 +136,12 @@ class EventClock:
         self._clear_cache = clear_cache
         self._meanwhile = meanwhile
 
-    def sample(self, call: Callable[[T], object], prepare: Callable[[], T], count: int) -> list[float]:
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def sample(
+        self, call: Callable[[T], object], prepare: Callable[[], T], count: int, until: float = math.inf
+    ) -> list[float]:
         pairs = [self._pair(call, prepare) for _ in range(count)]
         self._meanwhile()
         self._synchronize()

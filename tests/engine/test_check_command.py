@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import CHECK, PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def check(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "attn_matrix", "check", *arguments]
-    environ = os.environ | {"PYTHONPATH": f"{ROOT / 'docker'}:{ROOT}"} | env
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600, check=False)
+    environ = os.environ | {"PYTHONPATH": f"{ROOT / 'docker'}:{ROOT}", "ATTN_TIMEOUT": CHECK} | env
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_with_an_engine_it_runs_the_image(sdpa_cpu: str) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tests.engine.test_images import HARDENED, docker
+from tests.patience import CHECK
 
 TRAIN = Path(__file__).resolve().parents[1] / "train"
 # Any user can start an image; this one can also read what it wrote: root reads all, and anybody else what is their own.
 USER = f"--user={os.getuid() or 12345}:0"
-OPTIONS = ("--network=none", *HARDENED, USER, f"--volume={TRAIN}:/train:ro")
+OPTIONS = ("--network=none", f"--env=ATTN_TIMEOUT={CHECK}", *HARDENED, USER, f"--volume={TRAIN}:/train:ro")
 
 
 @dataclass(frozen=True)

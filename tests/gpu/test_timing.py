@@ -58,9 +58,9 @@ def test_attention_takes_as_long_as_do_bench_says(case: Case) -> None:
 def test_a_matmul_and_a_copy_take_as_long_as_do_bench_says() -> None:
     """The two ceilings, within 3 %."""
     here = torch.device("cuda:0")
-    size = performance.MATMUL_SIZES["cuda"]
+    size = performance.MATMUL_SIZE
     left, right = (torch.randn(size, size, device=here).to(torch.bfloat16) for _ in range(2))
-    source, target = (torch.zeros(performance.COPY_BYTES["cuda"], dtype=torch.uint8, device=here) for _ in range(2))
+    source, target = (torch.zeros(performance.COPY_BYTES, dtype=torch.uint8, device=here) for _ in range(2))
 
     matmul = ratio(lambda: performance.matmul_ceiling(here).seconds, lambda: torch.mm(left, right))
     copy = ratio(lambda: performance.copy_bandwidth(here).seconds, lambda: target.copy_(source))

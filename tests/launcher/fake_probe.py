@@ -43,6 +43,9 @@ def phase(name: events.Phase, detail: str = "") -> None:
         worker = subprocess.Popen(["sh", "-c", "sleep 600; true", "worker", __file__])
         print(f"worker {worker.pid}", flush=True)
         time.sleep(600)
+    if BEHAVIOUR == f"compute in {name}":
+        while True:  # as a slow machine does, or a loop without an end
+            pass
     if BEHAVIOUR == f"raise in {name}":
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if BEHAVIOUR == f"silent exit in {name}":
@@ -87,6 +90,12 @@ def case() -> events.CaseEvent:
     )
 
 
+def speed(direction: events.Direction) -> events.SpeedEvent:
+    return events.SpeedEvent(
+        id="s512", direction=direction, call="causal", tflops=50.0, seconds=0.1, samples=(0.1,), planned=1
+    )
+
+
 def main() -> None:
     if BEHAVIOUR == "noise":
         print("noise on stdout")
@@ -111,9 +120,9 @@ def main() -> None:
     emit(events.KernelsEvent(asked=BACKEND, names=("some_kernel",), observed=observed, recorded=1))
     emit(events.HealthEvent(reason="this device has no NVML"))
     phase("performance")
-    emit(events.CeilingEvent(matmul_tflops=100.0, seconds=0.1, samples=(0.1,)))
+    emit(events.CeilingEvent(matmul_tflops=100.0, seconds=0.1, samples=(0.1,), planned=1))
     for direction in events.DIRECTIONS:
-        emit(events.SpeedEvent(id="s512", direction=direction, tflops=50.0, seconds=0.1, samples=(0.1,)))
+        emit(speed(direction))
     emit(events.DoneEvent(seconds={"import": 0.1, "correctness": 0.2}, left_out=(), written=dict(WRITTEN)))
     if BEHAVIOUR == "linger":
         time.sleep(600)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_PROBE = Path(__file__).with_name("fake_probe.py")
 SPEC = ROOT / "docker" / "specs" / "sdpa-cpu.json"
-TIMEOUT = 60.0  # seconds; a launcher that hangs must fail its test
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Launcher(ABC):
     def run(self, *command: str, **env: str) -> Result:
         """Run to the end. Keyword arguments are environment variables."""
         process = self.start(*command, **env)
-        out, err = process.communicate(timeout=TIMEOUT)
+        out, err = process.communicate(timeout=PATIENCE)
         return Result(process.returncode, out, err.decode())
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[bytes]:
@@ -132,8 +133,8 @@ class ContainerLauncher(Launcher):
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens outside this process; fails after TIMEOUT seconds."""
-    deadline = time.monotonic() + TIMEOUT
+    """Wait for something that happens outside this process; fails after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)

@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
+from entrypoint.inductor_cache import DEFAULT, DIRECTORY
 from tests.launcher.launchers import ContainerLauncher, Launcher, ProcessLauncher, wait_until
+from tests.patience import PATIENCE
 
 BYTES = bytes(range(256)) * 16
 
@@ -53,6 +55,18 @@ def test_a_script_without_an_interpreter_line_is_126(launcher: Launcher) -> None
 
     assert result.code == 126
     assert "#!/bin/sh" in result.stderr
+
+
+@pytest.mark.parametrize("check", ["enforce", "off"])
+def test_the_command_shares_inductors_folder_of_this_cpu(launcher: Launcher, check: str) -> None:
+    """The image's directory becomes this CPU's part of it; one that the user chose stays as it is."""
+    shown = [
+        launcher.run("printenv", DIRECTORY, ATTN_CHECK=check, **{DIRECTORY: folder}).stdout.decode().strip()
+        for folder in (DEFAULT, "/tmp/mine")
+    ]
+
+    assert shown[0].startswith(f"{DEFAULT}/")
+    assert shown[1] == "/tmp/mine"
 
 
 @pytest.mark.parametrize("check", ["enforce", "warn", "off"])
@@ -116,7 +130,7 @@ def test_a_signal_during_the_check_ends_it(launcher: Launcher, signum: signal.Si
     wait_for_word(process, b"correctness")
 
     launcher.signal(process, signum)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 128 + signum
     assert out == b""
@@ -132,7 +146,7 @@ def test_no_process_outlives_an_interrupted_check(launcher: Launcher) -> None:
         wait_until(lambda: any(" worker " in line for line in launcher.processes()))
 
     launcher.signal(process, signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
 
     wait_until(lambda: launcher.processes() == [])
 
@@ -146,7 +160,7 @@ def test_a_signal_after_exec_is_the_commands(launcher: Launcher, signum: signal.
     assert process.stdout.readline() == b"ready\n"
 
     launcher.signal(process, signum)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=PATIENCE)
 
     assert (process.returncode, out) == (33, b"caught\n")
 

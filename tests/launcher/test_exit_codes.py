@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.launcher.launchers import ContainerLauncher, Launcher, wait_until
+from tests.patience import SHORT
 
 FLOOR = {"gpu": "fake CPU", "backend": "sdpa", "case": "s512", "forward": 0.9, "backward": 0.9, "source": "test"}
 
@@ -165,12 +166,27 @@ def test_a_child_that_hangs_is_ended_at_the_limit(launcher: Launcher) -> None:
     """The hard limit holds even when a helper of the child keeps its pipes open, and the helper is ended too."""
     launcher.behave("hang in correctness")
 
-    result = launcher.run("echo", "ran", ATTN_TIMEOUT="1")
+    result = launcher.run("echo", "ran", ATTN_TIMEOUT=SHORT)
 
     assert (result.code, result.stdout) == (95, b"")
-    assert "was not done after 1 s" in first_line(result.stderr)
+    assert "was not done after 6 s (ATTN_TIMEOUT) and hung or waited in correctness" in first_line(result.stderr)
+    assert "without computing" in first_line(result.stderr)
     assert "worker" in launcher.report()["logs"][0]
     wait_until(lambda: launcher.processes() == [])
+
+
+def test_a_machine_that_is_too_slow_is_a_mismatch(launcher: Launcher) -> None:
+    """A child that still computes when its time is up: 91, with the step, the machine, and what to set."""
+    launcher.behave("compute in correctness")
+
+    result = launcher.run("echo", "ran", ATTN_TIMEOUT=SHORT)
+
+    assert (result.code, result.stdout) == (91, b"")
+    assert "after 6 s (ATTN_TIMEOUT) the check of sdpa was still computing in correctness (causal-d64), for" in (
+        first_line(result.stderr)
+    )
+    assert "Set ATTN_TIMEOUT=18" in result.stderr
+    assert launcher.report()["verdict"] == "NOT_CHECKED"
 
 
 def test_a_child_that_is_done_is_not_waited_for(launcher: Launcher) -> None:
@@ -283,7 +299,7 @@ def test_a_kernel_that_crashes_or_hangs_is_a_gpu_fault(gpu: ContainerLauncher, b
     """On a GPU that is the node's matter: 94."""
     gpu.behave(behaviour)
 
-    result = gpu.run("echo", "ran", ATTN_TIMEOUT="3")
+    result = gpu.run("echo", "ran", ATTN_TIMEOUT=SHORT)
 
     assert (result.code, result.stdout) == (94, b"")
     assert says in first_line(result.stderr)

@@ -76,7 +76,10 @@ def test_other_settings_are_checked_again(launcher: Launcher) -> None:
     assert json.loads(result.stdout)["cached"] is False
 
 
-@pytest.mark.parametrize("name", ["TORCH_CUDNN_SDPA_DEPRIORITIZED", "CUDA_VISIBLE_DEVICES", "FLASH_ATTENTION_ARCH"])
+DECIDING = ("TORCH_CUDNN_SDPA_DEPRIORITIZED", "CUDA_VISIBLE_DEVICES", "FLASH_ATTENTION_ARCH", "ONEDNN_MAX_CPU_ISA")
+
+
+@pytest.mark.parametrize("name", DECIDING)
 def test_another_choice_of_kernels_is_checked_again(launcher: Launcher, name: str) -> None:
     """A PASS of torch's FlashAttention kernel must not stand for cuDNN's, which the same variable brings back."""
     cached_run(launcher)

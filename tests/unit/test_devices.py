@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 
-from entrypoint.devices import cpu_name, look, older
+from entrypoint.devices import cpu_name, look, older, processor
 
 VERSION = """\
 NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (root@host)
@@ -86,3 +87,9 @@ def test_cpu_name_reads_the_first_core(tmp_path: Path) -> None:
     (tmp_path / "proc/cpuinfo").write_text(CPU)
 
     assert cpu_name(tmp_path) == "Fast CPU avx2 amx"
+    assert processor(tmp_path) == "Fast CPU"
+
+
+def test_a_processor_without_a_model_name_is_named_by_its_kind(tmp_path: Path) -> None:
+    """Arm's file has no such line, and in some sandboxes there is no file."""
+    assert processor(tmp_path) == platform.machine()

@@ -17,6 +17,8 @@ from attn_matrix import ROOT
 from attn_matrix.errors import CommandFailed, EngineMissing, UsageError
 from attn_matrix.host import engine
 
+from tests.patience import PATIENCE
+
 Programs = Callable[..., Path]
 
 
@@ -196,12 +198,12 @@ print("code", engine.status([sys.executable, "-c", CHILD]), flush=True)
 POLITE = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(33))
-print("ready", flush=True); time.sleep(60)
+print("ready", flush=True); time.sleep(600)
 """
 DEAF = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("ready", flush=True); time.sleep(60)
+print("ready", flush=True); time.sleep(600)
 """
 
 
@@ -219,7 +221,7 @@ def test_a_signal_is_handed_on_and_the_child_decides() -> None:
     """SIGTERM to us is SIGTERM to what runs in the foreground, and its exit code is ours."""
     with start(POLITE) as parent:
         parent.send_signal(signal.SIGTERM)
-        assert parent.communicate(timeout=30)[0] == "code 33\n"
+        assert parent.communicate(timeout=PATIENCE)[0] == "code 33\n"
 
 
 def test_a_second_signal_kills() -> None:
@@ -229,4 +231,4 @@ def test_a_second_signal_kills() -> None:
         time.sleep(0.5)
         assert parent.poll() is None
         parent.send_signal(signal.SIGTERM)
-        assert parent.communicate(timeout=30)[0] == "code 137\n"
+        assert parent.communicate(timeout=PATIENCE)[0] == "code 137\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.probe.fa4 import prebuild
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACE = """
@@ -98,7 +99,7 @@ def run(site: Path, out: Path, *arguments: str, **environ: str) -> subprocess.Co
         env=os.environ | {"PYTHONPATH": paths} | environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

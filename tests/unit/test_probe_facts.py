@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import distributions
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,15 +42,3 @@ def test_a_gpu_is_described_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) 
         memory_total=140,
         memory_free=100,
     )
-
-
-def test_the_cpus_name_is_its_model(tmp_path: Path) -> None:
-    """From the first core's entry."""
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: Example 9000\nprocessor\t: 1\nmodel name\t: Example 9000\n")
-    assert facts.cpu_name(cpuinfo) == "Example 9000"
-
-
-def test_a_cpu_without_a_model_name_is_named_by_its_machine_type(tmp_path: Path) -> None:
-    """Such as aarch64, whose kernel writes no model name."""
-    assert facts.cpu_name(tmp_path / "missing")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -34,7 +35,8 @@ def test_the_median_of_the_samples_after_the_warm_ups() -> None:
     """Slow first calls do not count, one outlier does not move the result, and every sample is kept in order."""
     script = Script()
     call = script.spend(iter([50.0, 9.0, 1.0, 3.0, 40.0, 2.0]))
-    timed = timing.steady(call, lambda: None, timing.WallClock(script.now), warmups=2, samples=4)
+    effort = timing.Effort(warmups=2, samples=4)
+    timed = timing.steady(call, lambda: None, timing.WallClock(script.now), effort)
     assert timed.samples == pytest.approx((1.0, 3.0, 40.0, 2.0))
     assert timed.seconds == pytest.approx(2.5)
 
@@ -60,9 +62,55 @@ def test_preparation_is_not_timed() -> None:
         given.append(prepared)
         script.time += 2.0
 
-    timed = timing.steady(call, prepare, timing.WallClock(script.now), warmups=1, samples=3)
+    timed = timing.steady(call, prepare, timing.WallClock(script.now), timing.Effort(warmups=1, samples=3))
     assert timed.samples == pytest.approx((2.0, 2.0, 2.0))
     assert given == ["graph"] * 4
+
+
+# Seconds of a call and of its preparation, and the samples that fit into 2 s, of 10 planned.
+PACES = ((0.05, 0.05, 10), (0.1, 0.1, 7), (0.2, 0.0, 6), (0.1, 0.4, 2), (0.9, 0.0, 1), (1.5, 0.0, 1), (60.0, 5.0, 1))
+
+
+@pytest.mark.parametrize(("seconds", "before", "count"), PACES)
+def test_slow_calls_get_fewer_samples(seconds: float, before: float, count: int) -> None:
+    """As many as fit into the budget after the warm-ups, and at least one call; the ten that were planned are told."""
+    script = Script()
+    clock, effort = timing.WallClock(script.now), timing.Effort(seconds=2.0)
+    began = script.time
+
+    def prepare() -> None:
+        script.time += before
+
+    timed = timing.steady(script.spend(itertools.repeat(seconds)), prepare, clock, effort)
+
+    assert timed.samples == pytest.approx([seconds] * count)
+    assert timed.planned == 10
+    assert script.time - began <= 2.0 + seconds + before
+
+
+def test_calls_that_become_slower_end_at_the_budget() -> None:
+    """A neighbour that wakes up during the samples: those that are there count."""
+    script = Script()
+    call = script.spend(itertools.chain([0.01] * 4, itertools.repeat(1.0)))
+    began = script.time
+
+    timed = timing.steady(call, lambda: None, timing.WallClock(script.now), timing.Effort(seconds=2.0))
+
+    assert timed.samples == pytest.approx((0.01, 1.0, 1.0))
+    assert script.time - began <= 2.0 + 1.0
+
+
+def test_a_budget_is_shared_by_the_timings_that_are_left() -> None:
+    """What one does not use goes to the others; when all is spent, a timing is one call."""
+    script = Script()
+    budget = timing.Budget(3.0, 3, script.now)
+    assert budget.share().seconds == pytest.approx(1.0)
+    script.time += 0.5
+    assert budget.share().seconds == pytest.approx(1.25)
+    script.time += 9.0
+    spent = budget.share()
+    timed = timing.steady(script.spend(itertools.repeat(4.0)), lambda: None, timing.WallClock(script.now), spent)
+    assert timed.samples == pytest.approx((4.0,))
 
 
 class Stream:
@@ -128,25 +176,36 @@ def test_full_attention_counts_twice_the_flops_of_causal() -> None:
 class Fixed:
     """A clock that runs each call once and says that it took a quarter of a second."""
 
-    def sample(self, call: Callable[[timing.T], object], prepare: Callable[[], timing.T], count: int) -> list[float]:
+    def now(self) -> float:
+        return 0.0
+
+    def sample(
+        self,
+        call: Callable[[timing.T], object],
+        prepare: Callable[[], timing.T],
+        count: int,
+        until: float = math.inf,
+    ) -> list[float]:
         call(prepare())
         return [0.25] * count
 
 
-def test_the_ceiling_is_two_n_cubed_over_the_median() -> None:
-    """On a CPU a product of 1024 x 1024 matrices."""
+def test_the_ceiling_is_two_n_cubed_over_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a product of small matrices."""
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(performance, "MATMUL_SIZE", 16)
     ceiling = performance.matmul_ceiling(torch.device("cpu"), Fixed())
     assert ceiling.seconds == 0.25
-    assert ceiling.matmul_tflops == pytest.approx(2 * 1024**3 / 0.25 / 1e12)
-    assert len(ceiling.samples) == 10
+    assert ceiling.matmul_tflops == pytest.approx(2 * 16**3 / 0.25 / 1e12)
+    assert len(ceiling.samples) == ceiling.planned == 10
 
 
-def test_a_copy_reads_and_writes_each_byte() -> None:
+def test_a_copy_reads_and_writes_each_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bytes of traffic for each byte of the buffer, in 10^9 bytes a second."""
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(performance, "COPY_BYTES", 1 << 20)
     bandwidth = performance.copy_bandwidth(torch.device("cpu"), Fixed())
-    assert bandwidth.gigabytes_per_second == pytest.approx(2 * performance.COPY_BYTES["cpu"] / 0.25 / 1e9)
+    assert bandwidth.gigabytes_per_second == pytest.approx(2 * (1 << 20) / 0.25 / 1e9)
 
 
 def test_the_timed_shapes() -> None:
@@ -158,7 +217,7 @@ def test_the_timed_shapes() -> None:
 
 
 def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
-    """Ceiling, bandwidth and each direction; an attention that raises is left to `survive`."""
+    """Each direction, on a CPU without ceilings; an attention that raises is left to `survive`."""
     torch = pytest.importorskip("torch")
     from entrypoint.probe import backends, reference
     from entrypoint.probe.eventlog import EventLog
@@ -181,13 +240,8 @@ def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
         performance.measure_speed(backend, here, EventLog(stream), NoSensors("none"), survive)
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     measured = [(event["event"], event.get("direction")) for event in events if event["event"] != "phase"]
-    assert measured == [
-        ("ceiling", None),
-        ("bandwidth", None),
-        ("speed", "forward"),
-        ("ceiling", None),
-        ("bandwidth", None),
-    ]
+    assert measured == [("speed", "forward")]
+    assert events[1]["call"] == "causal, 2 x 333 positions, 8 heads (2 of k and v) of 64, bfloat16"
     assert failed == ["causal-s333-d64"]
 
 

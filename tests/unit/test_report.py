@@ -52,7 +52,7 @@ def health(**changes: Any) -> Event:
 
 
 def speed(name: str, direction: str, tflops: float) -> Event:
-    return {"event": "speed", "id": name, "direction": direction, "tflops": tflops, "seconds": 1e-3, "samples": []}
+    return {"event": "speed", "id": name, "direction": direction, "tflops": tflops, "seconds": 1e-3, "samples": [1e-3]}
 
 
 def phase(name: str, detail: str = "") -> Event:
@@ -244,6 +244,29 @@ def test_there_is_no_text_without_a_scene() -> None:
 def test_names_of_several_devices(names: list[str], short: str) -> None:
     """Runs of neighbours are joined."""
     assert devices(names) == short
+
+
+CPU: Final = replace(SPEC, device="cpu", platform="cpu")
+SLOW_CALL: Final[Event] = speed("causal-s333-d64", "backward", 0.01) | {
+    "seconds": 0.8,
+    "samples": [0.7, 0.9],
+    "planned": 10,
+    "call": "causal, 2 x 333 positions",
+}
+
+
+def test_a_cpus_speed_is_milliseconds_of_a_named_shape() -> None:
+    """A CPU has no ceiling and no share of it, and of a slow call the text says how few samples there are."""
+    machine = healthy()[0]
+    cpu = outcome(machine, *(case(name) for name in IDS), SLOW_CALL, DONE, device="cpu")
+    report = report_of([cpu], CPU)
+
+    row = report["performance"][0]
+    assert (row["of_matmul"], row["floor"], row["planned"], len(row["samples"])) == (None, None, 10, 2)
+    assert report["ceilings"] == []
+    assert "causal-s333-d64 (causal, 2 x 333 positions): backward 800 ms (slow: 2 of 10 samples)" in to_text(report)
+    assert report["headline"]["what"].endswith("backward 800 ms.")
+    assert "FLOP" not in to_text(report)
 
 
 def test_a_summary_fits_a_termination_message() -> None:

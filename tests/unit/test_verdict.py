@@ -14,7 +14,7 @@ from entrypoint.errors import ConfigError, MismatchError
 from entrypoint.judge import verdict
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.judge.verdict import notes_of
-from entrypoint.outcome import Outcome
+from entrypoint.outcome import Outcome, Overrun
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, Sibling
 from tests.unit import whole
@@ -351,6 +351,51 @@ def test_an_early_end_is_blamed_on_where_it_was(
     assert said(outcome(event, ending=ending, number=number)) == expected
 
 
+OVERRUN = Overrun(lasted=41.6, computing=True, processor="Old CPU", processors=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "phase", "computing", "expected"),
+    [
+        ("cpu", "compile", True, ("NOT_CHECKED", Code.MISMATCH)),
+        ("cpu", "import", True, ("NOT_CHECKED", Code.MISMATCH)),
+        ("cpu", "compile", False, ("NOT_CHECKED", Code.INTERNAL)),
+        ("cuda", "import", True, ("NOT_CHECKED", Code.MISMATCH)),
+        ("cuda", "import", False, ("NOT_CHECKED", Code.INTERNAL)),
+        ("cuda", "compile", True, ("FAIL", Code.GPU_FAULT)),
+    ],
+)
+def test_a_slow_machine_is_told_from_a_hang(
+    device: str, phase: str, computing: bool, expected: tuple[str, Code]
+) -> None:
+    """Who still computes at the limit needs more time or another machine; a kernel on a GPU stays the GPU's matter."""
+    late = outcome({"event": "phase", "name": phase}, ending="timeout")
+    late.overrun = replace(OVERRUN, computing=computing)
+    finding = judge(replace(SPEC, device=device), SETTINGS, late)[0]
+
+    assert (finding.verdict, finding.code) == expected
+
+
+def test_a_slow_machine_is_told_what_was_slow_and_what_to_set() -> None:
+    """The step and how long it had lasted, the machine, and a limit that is three times as long."""
+    late = outcome({"event": "phase", "name": "compile", "detail": "full-d64"}, ending="timeout")
+    late.overrun = OVERRUN
+    finding = judge(replace(SPEC, device="cpu"), SETTINGS, late)[0]
+
+    assert "still computing in compile (full-d64), for 42 s so far, on 2 processors of Old CPU." in finding.what
+    assert "ATTN_TIMEOUT=360" in finding.advice
+
+
+def test_wrong_numbers_lead_before_a_limit_that_was_reached() -> None:
+    """What was measured before time ran out is so all the same."""
+    wrong = {"event": "case", "id": "x", "tensors": HEALTHY | {"out": NUMBERS | {"finite": False}}}
+    late = outcome(wrong, ending="timeout")
+    late.overrun = OVERRUN
+    findings = judge(replace(SPEC, device="cpu"), SETTINGS, late)
+
+    assert [finding.code for finding in findings[:2]] == [Code.WRONG, Code.MISMATCH]
+
+
 def test_the_worst_finding_leads() -> None:
     """A crash explains wrong numbers, not the other way round."""
     wrong = {"event": "case", "id": "x", "tensors": HEALTHY | {"out": NUMBERS | {"finite": False}}}
@@ -376,6 +421,15 @@ def test_a_case_that_got_lost_is_not_a_pass() -> None:
 
     assert (finding.verdict, finding.code) == ("NOT_CHECKED", Code.INTERNAL)
     assert "of the child's events case (1), health (1) cannot be read" in finding.what
+
+
+def test_cases_that_time_left_out_are_named() -> None:
+    """They do not fail, and nobody can take them for right: a count in the verdict's sentence, the ids in a note."""
+    hurried = outcome({"event": "done", "left_out": ["varlen-d64", "window-d64"]})
+    finding = judge(SPEC, SETTINGS, hurried)[0]
+
+    assert finding.what.startswith("fa4 is right in 1 of 1 cases, 2 left out; forward 600 TFLOP/s")
+    assert notes_of(SPEC, hurried)[0].startswith("Not run, for want of time: varlen-d64, window-d64. More CPUs,")
 
 
 def test_a_line_that_is_no_event_is_a_note() -> None:

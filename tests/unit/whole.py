@@ -38,9 +38,17 @@ HEALTHY: Final[dict[str, dict[str, Any]]] = {
     "case_error": {"id": "causal-d64", "reason": "", "out_of_memory": False},
     "kernels": {"asked": "fa4", "names": ["k"], "observed": "fa4", "recorded": 1, "reason": None},
     "health": vars(HealthEvent()),
-    "ceiling": {"matmul_tflops": 700.0, "seconds": 1.4e-3, "samples": []},
-    "bandwidth": {"gigabytes_per_second": 4150.0, "seconds": 5e-4, "samples": []},
-    "speed": {"id": "s8192", "direction": "forward", "tflops": 600.0, "seconds": 1e-3, "samples": []},
+    "ceiling": {"matmul_tflops": 700.0, "seconds": 1.4e-3, "samples": [1.4e-3], "planned": 1},
+    "bandwidth": {"gigabytes_per_second": 4150.0, "seconds": 5e-4, "samples": [5e-4], "planned": 1},
+    "speed": {
+        "id": "s8192",
+        "direction": "forward",
+        "call": "causal, 1 x 8192 positions, 16 heads of 128, bfloat16",
+        "tflops": 600.0,
+        "seconds": 1e-3,
+        "samples": [1e-3],
+        "planned": 1,
+    },
     "done": {"seconds": {}, "left_out": [], "written": {}},
 }
 
