@@ -72,10 +72,8 @@ def probe(name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = a
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with sensors.watched(machine.device.uuid, log) as watched:
-        always, planned = (
-            schedule.always(backend, where.type),
-            schedule.checked(backend, far=memory.room_for_far(where)),
-        )
+        far = memory.room_for_far(where)
+        always, planned = schedule.always(backend, where.type, far=far), schedule.checked(backend, far=far)
         compiled, left_out = compile_variants(always, planned, helpers, where, log)
         check_cases([run for run in planned if run.key in compiled], where, log)
         for asked in (backend, *backend.kernels.values()):
