@@ -10,13 +10,22 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from attn_matrix import ROOT
+from attn_matrix.commands import inspection_rules as rules
 from attn_matrix.matrix.load import FILE, read
+from attn_matrix.rendered.bake import arguments
+from attn_matrix.rendered.specs import image_specs
+from inside.facts import Installed
+
+from entrypoint.errors import ConfigError
+from entrypoint.main import usage
+from entrypoint.settings import read as read_settings
 
 MATRIX = read(ROOT / FILE)
 INSTALL = ROOT / "docker/scripts/install-mends"
@@ -254,3 +263,38 @@ def test_every_wrapper_is_named_and_every_mend_has_its_test() -> None:
     for mend in MATRIX.mends.values():
         path, _, test = mend.test.partition("::")
         assert f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_kernel_is_offered_where_it_runs() -> None:
+    """In every image with SDPA for NVIDIA's GPUs from Ampere on, its build included; ROCm and a CPU have no cuDNN."""
+    offered = {image.id: MATRIX.image_kernels(image) for image in MATRIX.images}
+    specs = image_specs(MATRIX)
+    for image in MATRIX.images:
+        names = ["sdpa-cudnn"] if MATRIX.vendor(image.platform) == "nvidia" and "sdpa" in image.backends else []
+        assert [kernel.name for kernel in specs[image.id].kernels] == [*offered[image.id]] == names
+        assert arguments(MATRIX, image)["CHOICES"] == "".join(f"{name}:torch" for name in names)
+        assert not {"sdpa-cudnn"} & {backend.name for backend in specs[image.id].backends}
+    assert offered["sdpa-cu128-base"]["sdpa-cudnn"].architectures == ("ampere", "ada", "hopper", "blackwell")
+    assert offered["fa2-cu128-hopper"]["sdpa-cudnn"].architectures == ("hopper",)
+    assert {"sdpa-cpu", "sdpa-rocm"} <= {name for name, kernels in offered.items() if not kernels}
+
+
+def test_the_kernel_is_a_value_of_its_variable() -> None:
+    """As --help lists it, and never what an image runs by itself."""
+    specs = image_specs(MATRIX)
+    spec = specs["sdpa-cu128"]
+    assert read_settings({"ATTN_BACKEND": "sdpa-cudnn"}, spec).backend == "sdpa-cudnn"
+    assert read_settings({}, spec).backend == "sdpa"
+    assert "(sdpa, sdpa-cudnn)" in usage(spec)
+    with pytest.raises(ConfigError, match="expected one of auto, sdpa"):
+        read_settings({"ATTN_BACKEND": "sdpa-cudnn"}, specs["sdpa-rocm"])
+
+
+def test_inspect_wants_the_kernels_wrapper() -> None:
+    """An image without Axolotl has it too; one that lost it is wrong."""
+    image = next(image for image in MATRIX.images if image.id == "sdpa-cu128-base")
+    nothing: dict[str, Any] = dict.fromkeys(("broken", "unrecorded", "contested", "uncompiled", "stub"), ())
+    found = Installed(versions={rules.MENDS: "1"}, sources=0, kernels={}, mends=("sdpa-cudnn",), **nothing)
+    assert rules.mends(MATRIX, image, found).verdict == "pass"
+    lost = rules.mends(MATRIX, image, replace(found, mends=()))
+    assert (lost.verdict, lost.reason) == ("fail", "has none; images.yaml has sdpa-cudnn")
