@@ -110,12 +110,12 @@ def _closed(nodes: tuple[Closed, ...]) -> tuple[str, str]:
 
 
 def chosen(spec: ImageSpec, settings: Settings) -> BackendSpec:
-    """The backend that is tried first; under `auto` the first that may start.
+    """The backend (or single kernel) that is tried first; under `auto` the first that may start.
 
     The image's own stands for it where none may, and is refused with its reason.
     """
     if settings.backend != AUTO:
-        return next(backend for backend in spec.backends if backend.name == settings.backend)
+        return next(choice for choice in spec.choices if choice.name == settings.backend)
     return next((backend for backend in spec.backends if may_start(backend, settings)), spec.default)
 
 

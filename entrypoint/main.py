@@ -114,7 +114,7 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
 def usage(spec: ImageSpec) -> str:
     """What --help prints: with the image's backends, and with what docker run needs to hand out its maker's GPUs."""
     options = "" if spec.device == "cpu" else f"{vendor_of(spec).options} "
-    return USAGE.format(options=options, backends=", ".join(backend.name for backend in spec.backends))
+    return USAGE.format(options=options, backends=", ".join(choice.name for choice in spec.choices))
 
 
 def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:

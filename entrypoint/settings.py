@@ -23,7 +23,7 @@ SlowMode = Literal["warn", "fail"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the user asked for. `backend` is a backend's name or `auto`; `cache` is None when no verdict is kept."""
+    """What the user asked for. `backend` is a backend's or kernel's name or `auto`; `cache` None keeps no verdict."""
 
     check: CheckMode = "enforce"
     backend: str
@@ -59,7 +59,7 @@ def read(environ: Mapping[str, str], spec: ImageSpec) -> Settings:
 def _parsers(spec: ImageSpec) -> dict[str, Callable[[str], object]]:
     return {
         "ATTN_CHECK": _one_of("enforce", "warn", "off"),
-        "ATTN_BACKEND": _one_of(AUTO, *(backend.name for backend in spec.backends)),
+        "ATTN_BACKEND": _one_of(AUTO, *(choice.name for choice in spec.choices)),
         "ATTN_SLOW": _one_of("warn", "fail"),
         "ATTN_REPORT": _path,
         "ATTN_CACHE": lambda value: _path(value) if value else None,

@@ -98,7 +98,8 @@ class MendSpec:
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """An image's claims. `device` is torch's device type (`cpu`, or `cuda` for GPUs of every maker), `vendor` the GPUs'
-    maker (`nvidia`, `amd`; None for a CPU); `backends[0]` is the default backend.
+    maker (`nvidia`, `amd`; None for a CPU); `backends[0]` is the default backend. `kernels` are single kernels of these
+    that run only when a user names one, such as sdpa-cudnn: `auto` takes none of them.
 
     `packages` maps a distribution to its pinned version. `architectures` maps a name such as `hopper` to what it
     covers, for the whole platform: compute capabilities such as "9.0", or AMD's gfx name. `supported` names those that
@@ -112,6 +113,7 @@ class ImageSpec:
     device: str
     driver: str | None
     backends: tuple[BackendSpec, ...]
+    kernels: tuple[BackendSpec, ...] = ()
     packages: dict[str, str]
     architectures: dict[str, tuple[str, ...]]
     supported: tuple[str, ...]
@@ -128,8 +130,13 @@ class ImageSpec:
     def default(self) -> BackendSpec:
         return self.backends[0]
 
+    @property
+    def choices(self) -> tuple[BackendSpec, ...]:
+        """Everything that a user may name."""
+        return (*self.backends, *self.kernels)
+
     def backend(self, name: str) -> BackendSpec | None:
-        return next((backend for backend in self.backends if backend.name == name), None)
+        return next((choice for choice in self.choices if choice.name == name), None)
 
     def architecture_of(self, capability: str) -> str | None:
         """The architecture that holds a capability such as "9.0" or "gfx942"; None when it is unknown."""
@@ -158,6 +165,7 @@ def _build(document: dict[str, Any]) -> ImageSpec:
     return ImageSpec(
         **plain,
         backends=tuple(BackendSpec(**_tuples(item)) for item in document["backends"]),
+        kernels=tuple(BackendSpec(**_tuples(item)) for item in document["kernels"]),
         packages=dict(document["packages"]),
         architectures={name: tuple(caps) for name, caps in document["architectures"].items()},
         supported=tuple(document["supported"]),

@@ -215,8 +215,10 @@ def _way_out(outcome: Outcome) -> str:
     """What is known to help when a kernel computes wrong numbers; empty: nothing but another backend."""
     kernels = outcome.kernels.get(outcome.backend)
     names = kernels.names if kernels else ()
+    # On an H200, torch 2.11.0 with cuDNN 9.19 failed and torch's FlashAttention kernel passed (DECISIONS.md).
+    if outcome.backend == "sdpa-cudnn":
+        return "It is cuDNN's kernel: set ATTN_BACKEND=sdpa, and torch takes its FlashAttention kernel."
     if outcome.backend == "sdpa" and any("cudnn" in name for name in names):
-        # On an H200, torch 2.11.0 with cuDNN 9.19 failed and torch's FlashAttention kernel passed (DECISIONS.md).
         return (
             "It is cuDNN's kernel: set TORCH_CUDNN_SDPA_DEPRIORITIZED=1, and torch prefers its FlashAttention kernel."
         )
@@ -326,6 +328,11 @@ def _observed(spec: ImageSpec, outcome: Outcome) -> list[Finding]:
 def notes_of(spec: ImageSpec, outcome: Outcome) -> list[str]:
     """What was not proved, although nothing spoke against it, and what is known to be wrong beyond the cases."""
     notes = [f"{known.package} {known.version}: {known.what} ({known.source})." for known in spec.limitations]
+    if any(outcome.backend == kernel.name for kernel in spec.kernels):
+        notes.append(
+            f"{outcome.backend} is forced here and only preferred in the command: another kernel runs the calls that "
+            "it refuses, and calls unlike these cases, such as other head dims, are not checked."
+        )
     if outcome.garbled:
         lines, say = ("1 line", "it says") if outcome.garbled == 1 else (f"{outcome.garbled} lines", "they say")
         notes.append(f"{lines} of the child of {outcome.device} cannot be read, and what {say} is not known.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from entrypoint.probe import backends, cases, performance
-from entrypoint.probe.backends import Backend
+from entrypoint.probe.backends import NAMES, Backend
 
 # Causal and full, head_dim 64 and 128: no start goes without them, whatever they take to compile.
 ALWAYS = 4
@@ -53,7 +53,7 @@ class Plan:
 def plan(backend: Backend, device_type: str, *, far: bool) -> Plan:
     """The plan for a backend on this type of device; `far`: with the case that takes gigabytes."""
     compiles = device_type != "cpu" or backends.cache_variable(backend.name) is not None
-    return Plan(always(backend, device_type), checked(backend, far=far), compiles)
+    return Plan(always(backend, device_type, far=far), checked(backend, far=far), compiles)
 
 
 def checked(backend: Backend, *, far: bool) -> list[Scheduled]:
@@ -67,10 +67,16 @@ def checked(backend: Backend, *, far: bool) -> list[Scheduled]:
     return sorted(runs, key=lambda run: (run.case.layout == "far", order[run.case.problem]))
 
 
-def always(backend: Backend, device_type: str) -> list[Scheduled]:
-    """What is compiled however long it takes: the plainest cases, and what is timed."""
+def always(backend: Backend, device_type: str, *, far: bool = False) -> list[Scheduled]:
+    """What is compiled however long it takes: the plainest cases, and what is timed.
+
+    Of a kernel that is asked for by its own name, every case: whoever prefers it to torch's choice wants all of them
+    tried, and cuDNN's was wrong in one input family and in the far case alone.
+    """
     timed = [Scheduled(backend, case) for case in performance.timed_cases(device_type, backend.capabilities)]
-    return [*(Scheduled(backend, case) for case in cases.startup_cases(backend.capabilities)[:ALWAYS]), *timed]
+    wanted = cases.startup_cases(backend.capabilities, far=far)
+    wanted = wanted[:ALWAYS] if backend.name in NAMES else wanted
+    return [*(Scheduled(backend, case) for case in wanted), *timed]
 
 
 def variants(runs: Iterable[Scheduled]) -> Iterator[Scheduled]:

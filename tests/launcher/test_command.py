@@ -122,6 +122,36 @@ def test_the_command_is_told_which_backend_was_checked(launcher: Launcher) -> No
     assert launcher.run("sh", "-c", "echo $ATTN_BACKEND").stdout == b"sdpa\n"
 
 
+KERNEL = {"name": "sdpa-cudnn", "packages": [], "architectures": [], "gradients": True, "eight_bit": False}
+
+
+def test_a_kernel_that_is_asked_for_is_checked_and_told(launcher: Launcher) -> None:
+    """Its name goes to the check and to the command, whose Python reads it there."""
+    launcher.spec["kernels"] = [KERNEL]
+
+    result = launcher.run("sh", "-c", "echo $ATTN_BACKEND", ATTN_BACKEND="sdpa-cudnn")
+
+    assert (result.code, result.stdout) == (0, b"sdpa-cudnn\n")
+    backend = launcher.report()["backend"]
+    assert (backend["requested"], backend["checked"], backend["observed"]) == ("sdpa-cudnn",) * 3
+
+
+def test_auto_takes_no_kernel_that_nobody_asked_for(launcher: Launcher) -> None:
+    """It is torch's own choice that `auto` and the default run."""
+    launcher.spec["kernels"] = [KERNEL]
+
+    assert launcher.run("sh", "-c", "echo $ATTN_BACKEND", ATTN_BACKEND="auto").stdout == b"sdpa\n"
+
+
+def test_a_kernel_that_the_image_does_not_offer_is_refused(launcher: Launcher) -> None:
+    """As on a CPU, whose SDPA has no cuDNN: 90, with the names that it takes."""
+    launcher.spec["kernels"] = []
+    result = launcher.run("echo", "ran", ATTN_BACKEND="sdpa-cudnn")
+
+    assert (result.code, result.stdout) == (90, b"")
+    assert "ATTN_BACKEND='sdpa-cudnn': expected one of auto, sdpa." in result.stderr
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_the_check_ends_it(launcher: Launcher, signum: signal.Signals) -> None:
     """128+n at once, and the child and its helpers are gone."""

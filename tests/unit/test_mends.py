@@ -10,13 +10,22 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from attn_matrix import ROOT
+from attn_matrix.commands import inspection_rules as rules
 from attn_matrix.matrix.load import FILE, read
+from attn_matrix.rendered.bake import arguments
+from attn_matrix.rendered.specs import image_specs
+from inside.facts import Installed
+
+from entrypoint.errors import ConfigError
+from entrypoint.main import usage
+from entrypoint.settings import read as read_settings
 
 MATRIX = read(ROOT / FILE)
 INSTALL = ROOT / "docker/scripts/install-mends"
@@ -131,6 +140,7 @@ def venv(tmp_path: Path) -> Path:
     source.mkdir()
     (source / "__init__.py").write_bytes((SOURCE / "__init__.py").read_bytes())
     (source / "thing_value.py").write_text("def mend(module):\n    module.VALUE += ' no more'\n")
+    (source / "thing_fast.py").write_text("def choose(module):\n    module.VALUE += ', fast'\n    return 'fast now'\n")
     return python
 
 
@@ -139,8 +149,10 @@ def install(python: Path, *mends: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def said(python: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(python), *options, "-c", code], capture_output=True, text=True, check=True)
+def said(python: Path, code: str, *options: str, asked: str = "thing") -> subprocess.CompletedProcess[str]:
+    """What a Python says that was started with ATTN_BACKEND=`asked`."""
+    command = [str(python), *options, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={"ATTN_BACKEND": asked})
 
 
 def test_a_module_is_mended_when_it_is_imported(venv: Path) -> None:
@@ -203,10 +215,86 @@ def test_every_file_is_recorded(venv: Path) -> None:
     assert {f"attn_mends/{name}.py" for name in ("__init__", "_table", "thing_value")} < recorded
 
 
-def test_every_mend_has_its_wrapper_and_its_test() -> None:
-    """Under the names that images.yaml gives, and no wrapper is left that no mend names."""
+def test_a_choice_is_made_where_it_is_asked_for(venv: Path) -> None:
+    """After the mends of the same module, and said on stderr; with another ATTN_BACKEND, or none, nothing happens."""
+    assert install(venv, "thing-fast:thing.part", "thing-value:thing.part:thing==1.0").returncode == 0
+    code = "import thing.part; print(thing.part.VALUE)"
+    done = said(venv, code, asked="thing-fast")
+    assert done.stdout == "broken no more, fast\n"
+    assert done.stderr == "axolotl-attn: ATTN_BACKEND=thing-fast: fast now\n"
+    for other in ("thing", ""):
+        done = said(venv, code, asked=other)
+        assert (done.stdout, done.stderr) == ("broken no more\n", "")
+
+
+def test_a_choice_alone_is_installed_too(venv: Path) -> None:
+    """As in an image without Axolotl; a module whose choice nobody asks for keeps Python's own loading."""
+    assert install(venv, "thing-fast:thing.part").returncode == 0
+    code = "import thing.part as p; print(p.VALUE, 'exec_module' in vars(p.__spec__.loader))"
+    assert said(venv, code, asked="thing-fast").stdout == "broken, fast True\n"
+    assert said(venv, code, asked="thing").stdout == "broken False\n"
+
+
+def test_torch_prefers_cudnn() -> None:
+    """With the torch that is here: cuDNN first, the others after it in the order that they had; then torch's again."""
+    import torch
+
+    before = torch._C._get_sdp_priority_order()
+    cudnn = int(torch.nn.attention.SDPBackend.CUDNN_ATTENTION)
+    spec = importlib.util.spec_from_file_location("sdpa_cudnn", SOURCE / "sdpa_cudnn.py")
+    assert spec is not None
+    assert spec.loader is not None
+    choice = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(choice)
+    assert before[0] != cudnn
+    try:
+        assert "torch prefers cuDNN's attention" in choice.choose(torch)
+        assert torch._C._get_sdp_priority_order() == [cudnn, *(kernel for kernel in before if kernel != cudnn)]
+    finally:
+        torch._C._set_sdp_priority_order(before)
+
+
+def test_every_wrapper_is_named_and_every_mend_has_its_test() -> None:
+    """Under the names that images.yaml gives to mends and kernels, and no wrapper is left that nothing names."""
     wrappers = {path.stem.replace("_", "-") for path in SOURCE.glob("[a-z]*.py")}
-    assert wrappers == MATRIX.mends.keys()
+    kernels = {f"{name}-{kernel}" for name, backend in MATRIX.backends.items() for kernel in backend.kernels}
+    assert kernels == {"sdpa-cudnn"}
+    assert wrappers == MATRIX.mends.keys() | kernels
     for mend in MATRIX.mends.values():
         path, _, test = mend.test.partition("::")
         assert f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_kernel_is_offered_where_it_runs() -> None:
+    """In every image with SDPA for NVIDIA's GPUs from Ampere on, its build included; ROCm and a CPU have no cuDNN."""
+    offered = {image.id: MATRIX.image_kernels(image) for image in MATRIX.images}
+    specs = image_specs(MATRIX)
+    for image in MATRIX.images:
+        names = ["sdpa-cudnn"] if MATRIX.vendor(image.platform) == "nvidia" and "sdpa" in image.backends else []
+        assert [kernel.name for kernel in specs[image.id].kernels] == [*offered[image.id]] == names
+        assert arguments(MATRIX, image)["CHOICES"] == "".join(f"{name}:torch" for name in names)
+        assert not {"sdpa-cudnn"} & {backend.name for backend in specs[image.id].backends}
+    assert offered["sdpa-cu128-base"]["sdpa-cudnn"].architectures == ("ampere", "ada", "hopper", "blackwell")
+    assert offered["fa2-cu128-hopper"]["sdpa-cudnn"].architectures == ("hopper",)
+    assert {"sdpa-cpu", "sdpa-rocm"} <= {name for name, kernels in offered.items() if not kernels}
+
+
+def test_the_kernel_is_a_value_of_its_variable() -> None:
+    """As --help lists it, and never what an image runs by itself."""
+    specs = image_specs(MATRIX)
+    spec = specs["sdpa-cu128"]
+    assert read_settings({"ATTN_BACKEND": "sdpa-cudnn"}, spec).backend == "sdpa-cudnn"
+    assert read_settings({}, spec).backend == "sdpa"
+    assert "(sdpa, sdpa-cudnn)" in usage(spec)
+    with pytest.raises(ConfigError, match="expected one of auto, sdpa"):
+        read_settings({"ATTN_BACKEND": "sdpa-cudnn"}, specs["sdpa-rocm"])
+
+
+def test_inspect_wants_the_kernels_wrapper() -> None:
+    """An image without Axolotl has it too; one that lost it is wrong."""
+    image = next(image for image in MATRIX.images if image.id == "sdpa-cu128-base")
+    nothing: dict[str, Any] = dict.fromkeys(("broken", "unrecorded", "contested", "uncompiled", "stub"), ())
+    found = Installed(versions={rules.MENDS: "1"}, sources=0, kernels={}, mends=("sdpa-cudnn",), **nothing)
+    assert rules.mends(MATRIX, image, found).verdict == "pass"
+    lost = rules.mends(MATRIX, image, replace(found, mends=()))
+    assert (lost.verdict, lost.reason) == ("fail", "has none; images.yaml has sdpa-cudnn")

@@ -20,8 +20,8 @@ from entrypoint.probe.fa4 import ownership
 
 torch = pytest.importorskip("torch")
 
-from entrypoint.probe import accuracy, observe, reference  # noqa: E402  (after the skip, as they need torch to run)
-from entrypoint.probe.cases import startup_cases  # noqa: E402
+from entrypoint.probe import accuracy, observe, reference, schedule  # noqa: E402  (after the skip, as they need torch to run)
+from entrypoint.probe.cases import INPUTS, startup_cases  # noqa: E402
 from tests.unit.fakes import flash as fake_flash  # noqa: E402
 from tests.unit.fakes import sage as fake_sage  # noqa: E402
 from tests.unit.fakes.loading import (  # noqa: E402
@@ -268,6 +268,35 @@ def test_only_what_torch_can_use_is_forced(monkeypatch: pytest.MonkeyPatch) -> N
     on_chip(monkeypatch, HOPPER)
     assert sorted(backends.load("sdpa", CPU).kernels) == ["efficient", "math"]
     assert {("flash", False), ("cudnn", False), ("efficient", True)} <= set(asked)
+
+
+def test_one_of_its_kernels_is_a_backend_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its whole name; one that torch cannot use here, and one that nobody has heard of, are errors."""
+    kernel = backends.load("sdpa-flash", CPU)
+    assert (kernel.name, dict(kernel.kernels)) == ("sdpa-flash", {})
+    expect_as_reference(kernel, PLAIN["causal"])
+    with pytest.raises(RuntimeError, match="sdpa cannot use its kernel cudnn on cpu; it can use flash, math"):
+        backends.load("sdpa-cudnn", CPU)
+    for name in ("sdpa-fast", "sdpa-", "fast-cudnn"):
+        with pytest.raises(backends.UnknownBackend, match=f"unknown backend '{name}'"):
+            backends.known(name)
+    assert backends.cache_variable("sdpa-cudnn") is None
+
+
+def test_all_cases_of_a_kernel_that_is_asked_for_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled however long it takes, so that the family that found cuDNN's NaN, and the far case, are never left out.
+
+    On Hopper cuDNN compiles ten variants of two seconds each, and the check leaves out what begins after twenty.
+    """
+    monkeypatch.setattr(sdpa, "usable", lambda _name, _where, *, grouped: True)
+    on_chip(monkeypatch, HOPPER)
+    kernel = backends.load("sdpa-cudnn", CPU)
+    planned = {run.case.id for run in schedule.checked(kernel, far=True)}
+    assert "full-d64-low" in planned
+    assert {case.inputs for case in INPUTS} <= {run.case.inputs for run in schedule.checked(kernel, far=True)}
+    assert any(run.case.layout == "far" for run in schedule.checked(kernel, far=True))
+    assert planned <= {run.case.id for run in schedule.always(kernel, "cuda", far=True)}
+    assert not planned <= {run.case.id for run in schedule.always(backends.load("sdpa", CPU), "cuda", far=True)}
 
 
 def test_a_kernel_without_grouped_heads_gets_a_kv_head_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,7 @@ def test_the_arguments_of_an_image() -> None:
         "TORCH_BACKEND": "",
         "KERNELS": "flash-attn-4==4.0.0b36",
         "MENDS": "",
+        "CHOICES": "",
         "COMPILE_FOR": "",
         "HEAD_DIMS": "",
         "TRITON_AMD": "FALSE",

@@ -118,6 +118,24 @@ def test_a_wrong_cudnn_kernel_has_a_way_out() -> None:
     assert "TORCH_CUDNN_SDPA_DEPRIORITIZED=1" in finding.advice
 
 
+def test_the_cudnn_kernel_that_was_asked_for_has_another_way_out() -> None:
+    """Not the variable, which changes only torch's own choice: sdpa without it. And the report says what it proves."""
+    wrong = {"event": "case", "id": "full-d64-low", "tensors": HEALTHY | {"dq": NUMBERS | {"finite": False}}}
+    names = ["cudnn_generated_fort_native_sdpa_sm90"]
+    kernels = {"event": "kernels", "asked": "sdpa-cudnn", "names": names, "observed": "sdpa-cudnn"}
+    ran = outcome(wrong, kernels)
+    ran.backend = "sdpa-cudnn"
+    kernel = BackendSpec(name="sdpa-cudnn", packages=(), architectures=("hopper",), gradients=True)
+    spec = replace(SPEC, kernels=(kernel,))
+
+    finding = judge(spec, Settings(backend="sdpa-cudnn"), ran)[0]
+
+    assert finding.code is Code.WRONG
+    assert finding.advice == "It is cuDNN's kernel: set ATTN_BACKEND=sdpa, and torch takes its FlashAttention kernel."
+    assert any("sdpa-cudnn is forced here and only preferred in the command" in note for note in notes_of(spec, ran))
+    assert not any("preferred" in note for note in notes_of(SPEC, ran))
+
+
 def test_a_missing_gradient_names_its_reason() -> None:
     """The adapter's own words reach the user."""
     tensors = {"out": NUMBERS, "dq": None, "dk": None, "dv": None}

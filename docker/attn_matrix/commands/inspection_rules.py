@@ -226,8 +226,8 @@ def others(installed: Mapping[str, str]) -> dict[str, str]:
 
 
 def mends(matrix: Matrix, image: Image, facts: Installed) -> Conclusion:
-    """Whether the mends that are installed are those of images.yaml."""
-    wanted, found = sorted(matrix.image_mends(image)), sorted(facts.mends)
+    """Whether the wrappers that are installed are those of images.yaml: of mends, and of kernels to ask for by name."""
+    wanted, found = sorted({**matrix.image_mends(image), **matrix.image_kernels(image)}), sorted(facts.mends)
     if not wanted and not found and MENDS not in facts.versions:
         return not_applicable("mends", "none", "images.yaml has none for this image")
     if wanted == found:

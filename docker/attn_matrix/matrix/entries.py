@@ -144,12 +144,22 @@ class Recipe(Model):
         return {"attn_implementation": self.attn_implementation} | ({"sample_packing": True} if packing else {})
 
 
+class Kernel(Model):
+    """One kernel of a backend that a user may ask for: ATTN_BACKEND=<backend>-<its key>.
+
+    docker/mends/attn_mends/<backend>_<key>.py makes torch prefer it, as soon as the image's Python imports `module`.
+    """
+
+    module: Module
+    architectures: Names
+
+
 class Backend(Model):
     """An attention backend: the distributions it needs beside torch and the architectures that it trains on.
 
     `eight_bit`: its products are of int8 or fp8 numbers, so it may be faster than any bf16 kernel can be. `prebuilt`
     are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles, for the
-    architectures in `prebuilt_on`.
+    architectures in `prebuilt_on`. `kernels` are those that a user may ask for by name.
 
     `recipe` is what Axolotl's configuration says to train with it; none where nothing does.
     `options` are those of Axolotl's configuration that ask for this backend and for no other: an image without it fails
@@ -164,6 +174,7 @@ class Backend(Model):
     eight_bit: bool = False
     prebuilt: tuple[HeadDims, ...] = ()
     prebuilt_on: tuple[Name, ...] = ()
+    kernels: dict[Name, Kernel] = Field(default_factory=dict)
     recipe: Recipe | None = None
     options: tuple[Text, ...] = ()
     for_axolotl: tuple[Name, ...] = ()

@@ -20,6 +20,7 @@ from attn_matrix.matrix.entries import (
     Exclusion,
     GpuModel,
     Image,
+    Kernel,
     Limitation,
     Mend,
     Platform,
@@ -40,6 +41,7 @@ __all__ = [
     "Exclusion",
     "GpuModel",
     "Image",
+    "Kernel",
     "Limitation",
     "Matrix",
     "Mend",
@@ -247,6 +249,16 @@ class Matrix(Tables):
         """The options of Axolotl's configuration that ask for a backend which the image does not hold."""
         missing = (backend for name, backend in self.backends.items() if name not in image.backends)
         return tuple(option for backend in missing for option in backend.options) if image.axolotl else ()
+
+    def image_kernels(self, image: Image) -> dict[str, Kernel]:
+        """The kernels that a user of the image may ask for by name (sdpa-cudnn), where they run in it."""
+        kernels = {}
+        for backend in image.backends:
+            runs = self.backend_architectures(image, backend)
+            for name, kernel in self.backends[backend].kernels.items():
+                if here := tuple(a for a in runs if a in kernel.architectures):
+                    kernels[f"{backend}-{name}"] = kernel.model_copy(update={"architectures": here})
+        return kernels
 
     def image_mends(self, image: Image) -> dict[str, Mend]:
         """What is mended in the image: in packages that it holds, those that come with Axolotl included."""

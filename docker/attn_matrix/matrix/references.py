@@ -80,6 +80,8 @@ def _backends(tables: Tables, names: Declared) -> Iterator[Mistake]:
             where = (*here, "forward_only", "platforms")
             yield from unknown(names, "platforms", backend.forward_only.platforms, where)
         yield from unknown(names, "architectures", backend.prebuilt_on, (*here, "prebuilt_on"))
+        for kernel, said in backend.kernels.items():
+            yield from unknown(names, "architectures", said.architectures, (*here, "kernels", kernel, "architectures"))
         yield from unknown(names, "backends", backend.for_axolotl, (*here, "for_axolotl"))
         yield from unknown(names, "backends", (*backend.beside, *backend.beside.values()), (*here, "beside"))
 

@@ -26,7 +26,7 @@ from attn_matrix.matrix.model import (
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments of an image in docker/Dockerfile,
 ARGUMENTS = (
-    *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "MENDS"),
+    *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "MENDS", "CHOICES"),
     *("COMPILE_FOR", "HEAD_DIMS", "TRITON_AMD", "IMAGE_ID", "SPEC"),
 )
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
@@ -200,6 +200,7 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
         "PLATFORM": image.platform,
         "KERNELS": _requirements(matrix, image.platform, matrix.indexed_packages(image)),
         "MENDS": " ".join(mends(matrix, image)),
+        "CHOICES": " ".join(f"{name}:{kernel.module}" for name, kernel in matrix.image_kernels(image).items()),
         "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
         "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
         "TRITON_AMD": "TRUE" if image.triton else "FALSE",

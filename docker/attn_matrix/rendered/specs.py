@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Matrix, Mend, compiled_id
+from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Kernel, Matrix, Mend, compiled_id
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, MendSpec, RecipeSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
@@ -43,6 +43,7 @@ def _spec(matrix: Matrix, image: Image, images: Index) -> ImageSpec:
         vendor=matrix.vendor(image.platform),
         driver=platform.driver.minimum if platform.driver else None,
         backends=tuple(_backend(matrix, name, image) for name in image.backends),
+        kernels=tuple(_kernel(name, kernel) for name, kernel in matrix.image_kernels(image).items()),
         packages=matrix.pinned_packages(image),
         architectures={name: matrix.architectures[name].capabilities for name in platform.known},
         supported=matrix.image_architectures(image),
@@ -64,6 +65,10 @@ def _backend(matrix: Matrix, name: str, image: Image) -> BackendSpec:
         gradients=matrix.gradients(name, image.platform),
         eight_bit=matrix.backends[name].eight_bit,
     )
+
+
+def _kernel(name: str, kernel: Kernel) -> BackendSpec:
+    return BackendSpec(name=name, packages=(), architectures=kernel.architectures, gradients=True)
 
 
 def _mend(name: str, mend: Mend, platform: str) -> MendSpec:

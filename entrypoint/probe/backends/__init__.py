@@ -113,15 +113,26 @@ class UnknownBackend(ValueError):
 
 
 def known(name: str) -> str:
-    """The name itself. Raises UnknownBackend."""
-    if name in NAMES:
+    """The name itself: a backend's, or that of one of its kernels (`sdpa-cudnn`). Raises UnknownBackend."""
+    backend, _, kernel = name.partition("-")
+    if name in NAMES or (backend in NAMES and kernel in variant_rules(backend)):
         return name
     raise UnknownBackend(f"unknown backend {name!r}. {did_you_mean(name, NAMES)}")
 
 
 def load(name: str, where: torch.device) -> Backend:
-    """Load one backend on a device. Raises UnknownBackend, or what the backend's package raises."""
-    return _adapter(known(name)).load(where)
+    """Load one backend, or one of its kernels as a backend of its own, on a device.
+
+    Raises UnknownBackend, what the backend's package raises, or RuntimeError for a kernel that is not there.
+    """
+    backend, _, kernel = known(name).partition("-")
+    loaded = _adapter(backend).load(where)
+    if not kernel:
+        return loaded
+    if kernel not in loaded.kernels:
+        usable = ", ".join(loaded.kernels)
+        raise RuntimeError(f"{backend} cannot use its kernel {kernel} on {where}; it can use {usable}")
+    return loaded.kernels[kernel]
 
 
 @functools.cache
@@ -139,7 +150,7 @@ def variant_rules(name: str) -> Mapping[str, re.Pattern[str]]:
 
 def cache_variable(name: str) -> str | None:
     """The variable with the directory of a backend's own compiler cache; None for one that is compiled already."""
-    variable: str | None = getattr(_adapter(name), "CACHE", None)
+    variable: str | None = getattr(_adapter(name.partition("-")[0]), "CACHE", None)
     return variable
 
 
