@@ -8,9 +8,9 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from entrypoint import cache, inductor_cache, kernels_cache, launch, libcuda
 from entrypoint.choice import refuse_early, vendor_of
@@ -19,29 +19,34 @@ from entrypoint.devices import NVIDIA, Devices, cpu_name, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
-from entrypoint.settings import DEFAULT_REPORT, Settings, read
+from entrypoint.settings import AUTO, DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.spelling import did_you_mean
 from entrypoint.text import summary, to_json, to_text
+
+if TYPE_CHECKING:
+    from entrypoint.preflight.flight import Flight
 
 HOME: Final = Path(__file__).resolve().parent.parent
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
-       docker run {options}axolotl-attn:ID check [--json]
+       docker run {options}axolotl-attn:ID check [--json] [--config FILE]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
-report goes to stdout as JSON.
+report goes to stdout as JSON. The Axolotl configuration in COMMAND, or FILE, is judged first: what attention
+it will really run, and whether that is what it asks for.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
-  ATTN_BACKEND  a backend of this image ({backends}), or auto
+  ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
   ATTN_SLOW     warn (default), fail: a slow GPU or kernel stops the start
   ATTN_REPORT   where the JSON report goes; default /tmp/attn/report.json
   ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
   ATTN_TIMEOUT  seconds the whole check may take; default 120
-  ATTN_ALLOW    limitations you accept, by comma: forward-only
+  ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
+  ATTN_CONFIG   the Axolotl configuration, where COMMAND does not name it
 
 exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL; else COMMAND's own
 """
@@ -60,6 +65,8 @@ class Start:
     library: libcuda.Library | None = None
     command: tuple[str, ...] = ()
     as_json: bool = False
+    config: str | None = None  # the configuration that `check` names
+    flight: Flight | None = None
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -117,12 +124,18 @@ def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
         return
     if settings.check == "off":
         raise ConfigError("ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command.")
-    for word in argv[1:]:
-        if word != "--json":
-            raise ConfigError(
-                f"check does not take {word!r}. {did_you_mean(word, ['--json', '--help'])}", "See check --help."
-            )
-        start.as_json = True
+    words = iter(argv[1:])
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--json":
+            start.as_json = True
+        elif name == "--config" and (path := value if equals else next(words, "")):
+            start.config = path
+        elif name == "--config":
+            raise ConfigError("check --config names no file.", "Write check --config FILE.")
+        else:
+            known = did_you_mean(word, ["--json", "--config", "--help"])
+            raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
 
 
 def _spec(path: Path) -> ImageSpec:
@@ -136,13 +149,14 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
     try:
         devices = look(start.environ, vendor=start.spec.vendor)
+        settings = _preflight(start, settings, devices)
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
         key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
-        return _remembered(start, settings, key) or _measured(start, settings, devices, key)
+        return _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
     except ConfigError as error:
         return _refused(start, settings.backend, Code.CONFIG, error.what, error.advice)
     except MismatchError as error:
@@ -151,6 +165,49 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
         report = _refused(start, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         return {**report, "logs": [traceback.format_exc()]}
+
+
+def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
+    """Judge the run that is about to start, and let its configuration choose the backend where nobody else did.
+
+    Raises ConfigError for a run that is certain to fail, or to train something else than was asked for.
+    """
+    named = start.config or settings.config
+    if not named and not any("axolotl" in word for word in start.command):
+        return settings  # nothing of the preflight is loaded
+    from entrypoint.preflight import flight
+
+    request = flight.requested(start.command, start.config, settings.config)
+    found = request and flight.look(request, start.spec, devices, start.environ)
+    if not found:
+        if request or os.path.basename(start.command[0]) != "axolotl":  # `axolotl fetch` has none to judge
+            start.notes.append(
+                "No file of a configuration is in the command, so the run was not judged; ATTN_CONFIG names one."
+            )
+        return settings
+    start.flight = replace(found, allowed=settings.allow)
+    if error := start.flight.error():
+        raise error
+    if not settings.backend_given:
+        return replace(settings, backend=found.backend or settings.backend)
+    if found.backend not in {None, settings.backend} and settings.backend != AUTO:
+        start.notes.append(
+            f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}."
+        )
+    return settings
+
+
+def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
+    """The report, or a refusal in it once the check has asked the GPUs what only they knew."""
+    capabilities = tuple(str(gpu["capability"]) for gpu in report["gpus"] if gpu.get("capability"))
+    if start.flight is None or not capabilities or capabilities == start.flight.facts.capabilities:
+        return report
+    start.flight = start.flight.on(capabilities)
+    error = start.flight.error()
+    if error is None:
+        return report
+    refused = _refused(start, report["backend"]["requested"], Code.CONFIG, error.what, error.advice)
+    return {**report, **{key: refused[key] for key in ("verdict", "code", "reasons", "headline")}}
 
 
 def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
@@ -200,6 +257,7 @@ def _stop(start: Start, error: ConfigError) -> int:
 
 def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:
     """Publish the report, then either exit with the verdict's code or become the command."""
+    report = {**report, "run": start.flight.document() if start.flight else None}
     _publish(start, settings.report, report)
     code = int(report["code"]["number"])
     if start.command and (not code or settings.check == "warn"):

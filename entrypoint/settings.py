@@ -15,7 +15,7 @@ AUTO: Final = "auto"
 DEFAULT_REPORT: Final = "/tmp/attn/report.json"
 DEFAULT_CACHE: Final = "/tmp/attn/cache"
 FORWARD_ONLY: Final = "forward-only"
-ALLOWABLE: Final = (FORWARD_ONLY,)
+ALLOWABLE: Final = (FORWARD_ONLY,)  # and the ids of preflight rules
 
 CheckMode = Literal["enforce", "warn", "off"]
 SlowMode = Literal["warn", "fail"]
@@ -32,6 +32,9 @@ class Settings:
     cache: str | None = DEFAULT_CACHE
     timeout: float = 120.0
     allow: frozenset[str] = frozenset()
+    config: str | None = None
+    # Whether `backend` was asked for; else it is what the command's configuration asks for, or the image's own.
+    backend_given: bool = False
 
 
 def read(environ: Mapping[str, str], spec: ImageSpec) -> Settings:
@@ -39,7 +42,7 @@ def read(environ: Mapping[str, str], spec: ImageSpec) -> Settings:
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
     parsers = _parsers(spec)
     problems: list[str] = []
-    values: dict[str, object] = {"backend": spec.default.name}
+    values: dict[str, object] = {"backend": spec.default.name, "backend_given": "ATTN_BACKEND" in given}
     for name, value in sorted(given.items()):
         if name not in parsers:
             problems.append(f"{name} is not a variable of this image. {did_you_mean(name, parsers)}")
@@ -62,6 +65,7 @@ def _parsers(spec: ImageSpec) -> dict[str, Callable[[str], object]]:
         "ATTN_CACHE": lambda value: _path(value) if value else None,
         "ATTN_TIMEOUT": _seconds,
         "ATTN_ALLOW": _names,
+        "ATTN_CONFIG": _path,
     }
 
 
@@ -94,8 +98,13 @@ def _seconds(value: str) -> float:
 
 def _names(value: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in value.split(",") if name.strip())
-    for name in sorted(names - set(ALLOWABLE)):
-        raise ValueError(f"{name!r} is not a limitation that can be accepted. {did_you_mean(name, ALLOWABLE)}")
+    if names <= set(ALLOWABLE):
+        return names
+    from entrypoint.preflight.rules import IDS  # only for who names one: 106 rules are not loaded for every start
+
+    for name in sorted(names - {*ALLOWABLE, *IDS}):
+        known = did_you_mean(name, (*ALLOWABLE, *IDS))
+        raise ValueError(f"{name!r} is neither a limitation that can be accepted nor a preflight rule. {known}")
     return names
 
 

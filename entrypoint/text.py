@@ -34,6 +34,7 @@ def to_text(report: Report) -> str:
     """Reads reports of earlier versions too, such as those kept in a verdict cache or in tests/data/reports."""
     lines = _headline(report)
     lines += [_line("also", reason) for reason in report["reasons"][1:]]
+    lines += _run(report.get("run"))
     if report["cases"] or report["performance"]:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
         lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
@@ -72,6 +73,25 @@ def _headline(report: Report) -> list[str]:
     if report["headline"]["advice"]:
         lines.append(f"  what to do: {report['headline']['advice']}")
     return lines
+
+
+# --- the run that is about to start -------------------------------------------------------------------------------
+
+
+def _run(run: Row | None) -> list[str]:
+    """What the configuration asks for and what runs, and each finding with what to write instead."""
+    if not run:
+        return []
+    runs = run["runs"] or "not known before the GPU is"
+    packed = {True: "; packed documents are kept apart", False: "; packed documents see each other"}
+    what = f"{run['asked']} asked for, {runs} runs{packed.get(run['packed_apart'], '')}"
+    lines = [_line("run", f"{run['config']} ({run['action']}): {what}" if run["rules_known"] else run["config"])]
+    for found in run["findings"]:
+        level = "allowed" if found["allowed"] else found["level"]
+        line = f"line {found['line']}: " if found["line"] else ""
+        instead = f" Write {found['instead']}." if found["instead"] else ""
+        lines.append(_line(level, f"[{found['id']}] {line}{found['why']}{instead}"))
+    return lines + [_line("note", note) for note in run["notes"]]
 
 
 # --- the machine ------------------------------------------------------------------------------------------------

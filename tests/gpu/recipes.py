@@ -2,8 +2,9 @@
 
     python tests/gpu/recipes.py ID… --out DIR [--docker '--device nvidia.com/gpu=all']
 
-For each recipe (docker/specs/<id>.json) it runs `axolotl train` on the Llama of tests/train/tiny_llama.py, 30 steps,
-the same data and seed each time, and once more with tests/train/reference.py: plain attention, documents kept apart.
+For each recipe of the image's default backend (docker/specs/<id>.json) it runs `axolotl train` on the Llama of
+tests/train/tiny_llama.py, 30 steps, the same data and seed each time; with --reference once more for each way of laying
+out rows with tests/train/reference.py: plain attention, documents kept apart. --unmended takes the image's mends away.
 It judges nothing: DIR/<id>.json holds what was logged, beside GPU, versions and date. Standard library only.
 """
 
@@ -33,6 +34,7 @@ REGISTERED: Final = {
     "fa4": "flash_attention_4",
 }
 # Kernels that FlashAttention 4 had to compile: those in its cache that are no link to the image's own.
+UNMENDED: Final = "--volume=/dev/null:/opt/venv/lib/python3.11/site-packages/axolotl_attn_mends.pth:ro"
 TRAIN: Final = "axolotl train config.yml; code=$?; echo FA4-CACHE $(find /tmp/attn/fa4 -name '*.o' -type f | wc -l); "
 
 
@@ -41,23 +43,27 @@ def main() -> None:
     parser.add_argument("ids", nargs="+", metavar="ID", help="an image with Axolotl that the engine has")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where <id>.json goes")
     parser.add_argument("--docker", default="--gpus all", help="how `docker run` gets the GPU (default: %(default)s)")
+    parser.add_argument("--reference", action="store_true", help="also train with plain attention")
+    parser.add_argument("--unmended", action="store_true", help="without the image's mends")
     arguments = parser.parse_args()
     for image in arguments.ids:
-        record = recorded(image, shlex.split(arguments.docker), arguments.out)
+        options = [*shlex.split(arguments.docker), *([UNMENDED] if arguments.unmended else [])]
+        record = recorded(image, options, arguments.out, reference=arguments.reference)
         (arguments.out / f"{image}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def recorded(image: str, options: Sequence[str], out: Path) -> dict[str, Any]:
+def recorded(image: str, options: Sequence[str], out: Path, *, reference: bool) -> dict[str, Any]:
     """Everything about the training of one image."""
     spec = json.loads((ROOT / f"docker/specs/{image}.json").read_text(encoding="utf-8"))
     container = Container(image, options, out)
-    runs = [container.trained(recipe) for recipe in spec["recipes"] if "keys" in recipe]
+    default = spec["backends"][0]["name"]
+    runs = [container.trained(recipe) for recipe in spec["recipes"] if recipe["backend"] == default]
     return {
         "image": image,
         "date": datetime.now(UTC).date().isoformat(),
         "gpu": container.gpu(),
         "packages": spec["packages"],
-        "runs": [*runs, *references(container, runs)],
+        "runs": [*runs, *(references(container, runs) if reference else ())],
     }
 
 
@@ -115,7 +121,18 @@ class Container:
 
     def _run(self, folder: Path, options: Sequence[str], command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         mounts = [f"--volume={folder}:/workspace", f"--volume={ROOT / 'tests/train'}:/train:ro"]
-        argv = ["docker", "run", "--rm", "--network=none", *self._options, *mounts, *options, self._tag, *command]
+        argv = [
+            "docker",
+            "run",
+            "--rm",
+            "--network=none",
+            "--env=HF_HUB_OFFLINE=1",
+            *self._options,
+            *mounts,
+            *options,
+            self._tag,
+            *command,
+        ]
         return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 

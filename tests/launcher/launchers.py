@@ -82,7 +82,9 @@ class Launcher(ABC):
 
 
 class ProcessLauncher(Launcher):
-    """The image's layout in a folder: `attn/entrypoint` and `attn/image.json`, run by this Python."""
+    """The image's layout in a folder: `attn/entrypoint` and `attn/image.json`, run by this Python or another."""
+
+    python: str = sys.executable
 
     @property
     def inside(self) -> str:
@@ -95,7 +97,7 @@ class ProcessLauncher(Launcher):
         shutil.copytree(self.probe, home / "entrypoint" / "probe")
         (home / "image.json").write_text(json.dumps(self.spec))
         environ = {"PATH": os.environ["PATH"], **env}
-        argv = [sys.executable, "-I", "-S", str(home / "entrypoint"), *command]
+        argv = [self.python, "-I", "-S", str(home / "entrypoint"), *command]
         return subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:

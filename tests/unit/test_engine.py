@@ -177,6 +177,7 @@ def test_a_container_is_created_as_the_request_says(which: str, count: int, ids:
     assert (gpus["Count"], gpus["DeviceIDs"]) == (count, ids)
     assert client.created == {
         "image": "it:id", "command": ["check"], "environment": {"A": "1"}, "volumes": ["/a:/b"], "user": "7:0",
+        "devices": [], "group_add": [],
     }  # fmt: skip
     assert client.removed == 1
 

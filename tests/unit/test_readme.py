@@ -170,14 +170,20 @@ def test_the_drivers_of_the_readme_are_those_of_the_matrix() -> None:
 
 def test_the_recipes_are_for_the_axolotl_that_the_images_hold() -> None:
     """Another version reads other keys, so the table is looked through again when one is pinned."""
-    (head,) = re.findall(r"^\| backend \|.*$", README, re.MULTILINE)
-    named = re.findall(r"Axolotl ([\d.]+) \(([^)]+)\)", head)
+    named = re.findall(r"([\d.]+)\s+\(((?:`\w+`(?:, )?)+)\)", README)
     told = {platform: version for version, platforms in named for platform in quoted(platforms)}
     assert told == {name: each.pins["axolotl"] for name, each in MATRIX.platforms.items() if not each.unlocked}
 
 
-def test_every_backend_has_a_recipe() -> None:
-    assert {name for row in table("backend") for name in row[0].split(", ")} == set(MATRIX.backends)
+def test_the_recipes_are_those_of_the_matrix() -> None:
+    """The value of attn_implementation, and whether it trains padded and packed; none where nothing trains."""
+    told = {name: row[1:4] for row in table("backend") for name in row[0].split(", ")}
+    for name, backend in MATRIX.backends.items():
+        recipe, words = backend.recipe, {True: "trains", False: "no"}
+        value = f"`{recipe.attn_implementation}`" if recipe else "none that trains"
+        trains = [words[bool(recipe and packing in recipe.packings)] for packing in (False, True)]
+        assert [*told.pop(name)] == [value, *trains], name
+    assert not told
 
 
 # ---- commands ----

@@ -20,6 +20,7 @@ HOST = {
 # What the judge and the probe may know of the container's side. Neither knows the other.
 JUDGE = {"events", "outcome", "settings", "spec", "choice"}
 PROBE = {"events", "devices", "spec", "spelling"}
+PREFLIGHT = {"devices", "errors", "spec"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -43,7 +44,7 @@ def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
     assert used - {room} <= HOST[room]
 
 
-@pytest.mark.parametrize(("room", "known"), [("judge", JUDGE), ("probe", PROBE)])
+@pytest.mark.parametrize(("room", "known"), [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT)])
 def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
     assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
 
@@ -52,6 +53,17 @@ def test_no_module_stands_outside_of_a_room() -> None:
     """But the package's own face and what every room needs."""
     top = {path.stem for path in (ROOT / "docker/attn_matrix").glob("*.py")}
     assert top == {"__init__", "__main__", "cli", "errors", "hints"}
+
+
+def test_the_rules_read_no_file_and_start_nothing() -> None:
+    """Facts in, findings out: of the preflight only what reads a configuration, a model or a folder knows paths."""
+    folder = ROOT / "entrypoint/preflight"
+    pure = [
+        *folder.glob("rules/*.py"),
+        *(folder / f"{n}.py" for n in ("kernel", "judge", "facts", "rule", "commandline")),
+    ]
+    for path in pure:
+        assert {name.split(".")[0] for name in imported(path)} & {"subprocess", "pathlib", "sys", "time"} == set(), path
 
 
 def test_no_two_classes_of_the_container_have_one_name() -> None:

@@ -1,0 +1,144 @@
+"""The rules over the facts: what they find, and what to write instead. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from entrypoint.preflight.facts import FLASH, MEANS, NAMED, Facts
+from entrypoint.preflight.kernel import BACKENDS, Run, resolve
+from entrypoint.preflight.rule import LEVELS, Hit, Level, Rule
+from entrypoint.preflight.rules import RULES
+
+# The kernels that advice may name, the fastest first.
+_PREFERRED: Final = (*reversed(FLASH), "flex_attention", "sdpa", "xformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What one rule found. `line` is the configuration's, where the key stands in it. `instead` may be empty."""
+
+    id: str
+    level: Level
+    why: str
+    instead: str
+    key: str
+    line: int | None
+    source: str
+
+    @property
+    def where(self) -> str:
+        return f"line {self.line}" if self.line else "by flag" if self.key else ""
+
+
+def judge(facts: Facts) -> tuple[Run, tuple[Found, ...]]:
+    """What runs, and the findings, refusals first. An Axolotl that is not known is judged by no rule."""
+    run = resolve(facts)
+    hits = list(_hits(facts, run))
+    fixed_otherwise = frozenset(rule.id for rule, hit in hits if hit.instead is not None)
+    advice: str | None = None
+    found = []
+    for rule, hit in hits:
+        if hit.instead is None and advice is None:
+            advice = advise(facts, run, fixed_otherwise)
+        found.append(_found(facts, rule, hit, advice or ""))
+    return run, tuple(sorted(found, key=lambda item: LEVELS.index(item.level)))
+
+
+def _hits(facts: Facts, run: Run) -> Iterable[tuple[Rule, Hit]]:
+    for rule in RULES:
+        if facts.axolotl in rule.versions and facts.stage >= rule.stage:
+            hit = rule.check(facts, run)
+            if hit is not None:
+                yield rule, hit
+
+
+def _found(facts: Facts, rule: Rule, hit: Hit, advice: str) -> Found:
+    return Found(
+        id=rule.id,
+        level=hit.level or rule.level,
+        why=hit.why,
+        instead=advice if hit.instead is None else hit.instead,
+        key=hit.key,
+        line=None if hit.key in facts.config.set_by_flag else facts.config.lines.get(hit.key),
+        source=rule.source,
+    )
+
+
+# --- what to write instead ----------------------------------------------------------------------------------------
+
+
+def advise(facts: Facts, run: Run, fixed_otherwise: frozenset[str] = frozenset()) -> str:
+    """Keys that no rule refuses for this model, image and GPU; `fixed_otherwise`: refusals with a cure of their own."""
+    best = overlay(facts, run, fixed_otherwise)
+    if best is None:
+        return "no attention of this image is right for this model here: take another image"
+    keys = [f"{key}: {_plain(value)}" for key, value in best.items() if value is not None]
+    gone = [key for key, value in best.items() if value is None]
+    return " and ".join(keys) + (f", without {' and '.join(gone)}" if gone else "")
+
+
+def overlay(facts: Facts, run: Run, fixed_otherwise: frozenset[str] = frozenset()) -> Mapping[str, Any] | None:
+    """The smallest change of attention's keys that no rule refuses (None as a value removes a key); None without one.
+
+    What was asked for comes first, then the fastest; one that a rule warns of comes after those without.
+    """
+    held = {backend.name for backend in facts.spec.backends if backend.gradients}
+    held |= {"fa2"} if facts.has("flash-attn") else set()
+    named = run.name in _PREFERRED and not facts.on("flash_attention")  # which means any FlashAttention
+    asked = [run.name] if named else []
+    candidates = [name for name in dict.fromkeys([*asked, *_PREFERRED]) if BACKENDS[name] in held]
+    warned: Mapping[str, Any] | None = None
+    for name in candidates:
+        for change in changes(facts, name):
+            changed = apply(facts, change)
+            found = list(_hits(changed, resolve(changed)))
+            levels = {hit.level or rule.level for rule, hit in found if rule.id not in fixed_otherwise}
+            if "refuse" in levels:
+                continue
+            if "warn" not in levels:
+                return change
+            warned = warned or change
+    return warned
+
+
+def changes(facts: Facts, name: str) -> Iterable[dict[str, Any]]:
+    """How a configuration asks for the attention `name`, the best way first."""
+    if facts.axolotl in NAMED:
+        wanted: list[dict[str, Any]] = [{"attn_implementation": name}]
+    elif facts.pack:
+        wanted = _old_packed(name)
+    else:
+        booleans: dict[str, dict[str, Any]] = {
+            "xformers": {"xformers_attention": True},
+            "flex_attention": {"flex_attention": True},
+        }
+        named = [] if name == "xformers" else [{"attn_implementation": name}]
+        wanted = [*named, *([booleans[name]] if name in booleans else [])]
+    for keys in wanted:
+        others = ("attn_implementation", *MEANS, "s2_attention")
+        yield {**keys, **{key: None for key in others if key not in keys and facts.on(key)}}
+
+
+def _old_packed(name: str) -> list[dict[str, Any]]:
+    """0.16.1 packs by its booleans; flex_attention's leaves the kernel to attn_implementation (causal.py:260)."""
+    by_flex: dict[str, Any] = {"flex_attention": True, "attn_implementation": name}
+    ways: dict[str, list[dict[str, Any]]] = {
+        "flash_attention_2": [{"flash_attention": True}, by_flex],
+        "flex_attention": [{"flex_attention": True}],
+        "sdpa": [{"sdp_attention": True, "sample_packing": False}],
+        "xformers": [{"xformers_attention": True}],
+    }
+    return ways.get(name, [by_flex])
+
+
+def apply(facts: Facts, change: Mapping[str, Any]) -> Facts:
+    """The facts of a configuration with `change` in it."""
+    values = {**facts.config.values, **change}
+    kept = {key: value for key, value in values.items() if key not in change or value is not None}
+    return replace(facts, config=replace(facts.config, values=kept, dropped=()))
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

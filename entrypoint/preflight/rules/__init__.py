@@ -1,0 +1,12 @@
+"""Every rule, by topic; ids are the ones that ATTN_ALLOW takes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from entrypoint.preflight.rule import Rule
+from entrypoint.preflight.rules import flash, gpu, image, keys, models, narrow, others, packing
+
+TOPICS: Final = (keys, image, flash, packing, models, narrow, others, gpu)
+RULES: Final[tuple[Rule, ...]] = tuple(rule for topic in TOPICS for rule in topic.rules)
+IDS: Final = tuple(rule.id for rule in RULES)
