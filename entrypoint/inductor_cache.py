@@ -1,7 +1,7 @@
 """Where Inductor keeps its compiled kernels on a CPU: a folder for each instruction set, in an image's own directory.
 
 Inductor loads a kernel that it compiled under another instruction set, and then the kernel computes wrong numbers: with
-torch 2.10, a FlexAttention kernel of AVX-512 had a relative error of 0.73 under AVX2. A directory on a volume can meet
+torch 2.13.0, FlexAttention of AVX-512 had relative errors of 0.8 under AVX2. A directory on a volume can meet
 several machines, and the variables below make another instruction set of the same CPU.
 """
 
