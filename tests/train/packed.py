@@ -19,6 +19,7 @@ tiny_llama = import_module("tiny_llama")  # beside this file
 
 LENGTH: Final = 24  # of a document
 DOCUMENTS: Final = 16
+TINY: Final = tiny_llama.SHAPES["tiny"]
 IGNORED: Final = -100
 
 
@@ -31,9 +32,10 @@ def main() -> None:
     parser.add_argument("--unpacked", action="store_true", help="a row for each document")
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
-    tiny_llama.write(directory, arguments.attention or "sdpa")
+    keys = {"attn_implementation": arguments.attention} if arguments.attention else {}
+    tiny_llama.write(directory, TINY, keys or {"attn_implementation": "sdpa"})
     write_documents(directory / "text.jsonl", arguments.filler)
-    changed = config(tiny_llama.config(directory, arguments.attention), packed=not arguments.unpacked)
+    changed = config(tiny_llama.config(directory, TINY, keys), packed=not arguments.unpacked)
     changed |= dict.fromkeys(arguments.legacy, True)
     (directory / "config.yml").write_text(json.dumps(changed, indent=2), encoding="utf-8")
 
@@ -64,7 +66,7 @@ def document(number: int, filler: int) -> dict[str, list[int]]:
 
     No document's first token is a label: in a packed row it would follow the last token of another one.
     """
-    words = len(tiny_llama.vocabulary())
+    words = len(tiny_llama.vocabulary(tiny_llama.texts(TINY)))
     is_filler = number % 2 == 0
     draw = random.Random(f"{number} {filler if is_filler else 'learned'}")
     tokens = [4, 5, *(draw.randrange(4, words) for _ in range(LENGTH - 2))]

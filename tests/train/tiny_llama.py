@@ -81,13 +81,18 @@ def write(directory: Path, shape: Shape, keys: dict[str, Any]) -> None:
     """Write `model/`, `text.jsonl` and `config.yml` under `directory`."""
     model = directory / "model"
     model.mkdir(parents=True, exist_ok=True)
-    texts = [document(number, shape.longest) for number in range(shape.documents)]
-    words = vocabulary(texts)
+    lines_of_text = texts(shape)
+    words = vocabulary(lines_of_text)
     write_tokenizer(model, words)
     write_model(model, shape, len(words))
-    lines = (json.dumps({"text": text}) for text in texts)
+    lines = (json.dumps({"text": text}) for text in lines_of_text)
     (directory / "text.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (directory / "config.yml").write_text(json.dumps(config(directory, shape, keys), indent=2), encoding="utf-8")
+
+
+def texts(shape: Shape) -> list[str]:
+    """The lines that the model is trained on."""
+    return [document(number, shape.longest) for number in range(shape.documents)]
 
 
 def document(number: int, longest: int) -> str:
@@ -98,9 +103,9 @@ def document(number: int, longest: int) -> str:
     return " ".join(sentence.format(count, count + 1, count + 2) for count in counts)[:longest]
 
 
-def vocabulary(texts: list[str]) -> dict[str, int]:
+def vocabulary(lines: list[str]) -> dict[str, int]:
     """The characters of the text, after the special tokens."""
-    characters = sorted(set("".join(texts)))
+    characters = sorted(set("".join(lines)))
     return {token: number for number, token in enumerate([*SPECIAL.values(), *characters])}
 
 
