@@ -190,7 +190,9 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
         raise error
     if not settings.backend_given:
         return replace(settings, backend=found.backend or settings.backend)
-    if found.backend not in {None, settings.backend} and settings.backend != AUTO:
+    # sdpa-cudnn is a kernel of sdpa: the configuration asks for the one, and ATTN_BACKEND says how.
+    checked = settings.backend.partition("-")[0]
+    if found.backend not in {None, checked} and settings.backend != AUTO:
         start.notes.append(
             f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}."
         )

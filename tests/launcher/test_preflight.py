@@ -17,6 +17,7 @@ from entrypoint.preflight.commandline import Request
 from entrypoint.preflight.flight import Flight
 from entrypoint.preflight.judge import judge
 from tests.launcher.launchers import ProcessLauncher
+from tests.launcher.test_command import KERNEL
 from tests.unit.preflight_cases import Case, cases
 
 BASE = "micro_batch_size: 1\ngradient_accumulation_steps: 1\nbase_model: /nowhere/model\n"
@@ -192,3 +193,13 @@ def _flight(case: Case) -> Flight:
     facts = replace(case.facts, capabilities=())
     run, findings = judge(facts)
     return Flight(facts=facts, request=Request(action="train"), run=run, findings=findings)
+
+
+def test_a_kernel_of_the_backend_is_no_other_backend(launcher: ProcessLauncher) -> None:
+    """The configuration runs sdpa, and ATTN_BACKEND names the kernel: nothing to remark."""
+    launcher.spec["kernels"] = [KERNEL]
+
+    result = axolotl(launcher, GOOD, ATTN_BACKEND="sdpa-cudnn")
+
+    assert (result.code, result.stdout) == (0, b"trained sdpa-cudnn\n")
+    assert "is what is checked" not in result.stderr
