@@ -32,7 +32,7 @@ class Finder:
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             # On this one loader, which stays of its own type: others look at that.
-            spec.loader.exec_module = _then_change(spec.loader.exec_module)  # type: ignore[method-assign]
+            spec.loader.exec_module = _then_change(spec.loader.exec_module)  # type: ignore[assignment, method-assign]
         return spec
 
 
@@ -72,4 +72,4 @@ def _mend(module: ModuleType, name: str, package: str, version: str) -> None:
     print(text, file=sys.stderr)
 
 
-sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
+sys.meta_path.insert(0, Finder)
