@@ -19,8 +19,9 @@ _OPT_IN: Final = ("qwen2", "qwen3")
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """`head_dim` is q's and k's, `value_dim` v's; None where config.json does not tell. `window`: the sliding window of
-    layers that have one. `plain_scale`: whether logits are scaled by 1/sqrt(head_dim). `wrapped`: the language model
-    is one part of several (text_config); `vision`: another one sees images. `family` is None for an unknown type."""
+    layers that have one; `mixed`: config.json lists layers without it too. `scale` multiplies the logits, None where
+    config.json does not tell; `plain_scale`: whether it is 1/sqrt(head_dim). `wrapped`: the language model is one part
+    of several (text_config); `vision`: another one sees images. `family` is None for an unknown type."""
 
     type: str
     text_type: str
@@ -30,6 +31,8 @@ class Model:
     heads: int | None
     kv_heads: int | None
     window: int | None
+    mixed: bool
+    scale: float | None
     plain_scale: bool
     softcap: float | None
     sinks: bool
@@ -98,6 +101,8 @@ def build(raw: Mapping[str, Any], config: Config, axolotl: str) -> Model:
         heads=heads,
         kv_heads=_int(text.get("num_key_value_heads")) or heads,
         window=_window(text, text_kind, own),
+        mixed=_mixed(text),
+        scale=_scale(text, own, head_dim),
         plain_scale=_plain_scale(text, own, head_dim),
         softcap=_softcap(text, own),
         sinks=bool(own and own.sinks),
@@ -130,6 +135,22 @@ def _window(text: Mapping[str, Any], kind: str, own: Family | None) -> int | Non
     if not window or not isinstance(layers, list):
         return window or None
     return window if "sliding_attention" in layers else None
+
+
+def _mixed(text: Mapping[str, Any]) -> bool:
+    layers = text.get("layer_types")
+    return isinstance(layers, list) and len(set(layers)) > 1
+
+
+def _scale(text: Mapping[str, Any], own: Family | None, head_dim: int | None) -> float | None:
+    kind = own.scale if own else ""
+    if kind == "query":
+        return float(_float(text.get("query_pre_attn_scalar", 256)) ** -0.5)
+    if kind == "multiplier":
+        return _float(text.get("attention_multiplier")) or None
+    if kind == "one":
+        return 1.0
+    return float(head_dim**-0.5) if head_dim and _plain_scale(text, own, head_dim) else None
 
 
 def _plain_scale(text: Mapping[str, Any], own: Family | None, head_dim: int | None) -> bool:
