@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.rehearsal.container import LIMIT, Start, start
 from tests.rehearsal.families import Setting, drawn
 from tests.rehearsal.seeded import SEEDED
+
+PACKAGES: Final = ("torch", "transformers", "axolotl", "peft")
 
 
 def row(setting: Setting, done: Start) -> dict[str, Any]:
@@ -50,6 +53,14 @@ def healthy(image: str, seed: int, limit: int) -> tuple[dict[str, Any], Start]:
     return {"name": f"healthy {seed}", "passed": passed, **row(setting, done)}, done
 
 
+def versions(image: str) -> dict[str, str]:
+    """What takes part, as installed in the image."""
+    code = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {PACKAGES!r}}}))"
+    run = ["docker", "run", "--rm", "--network=none", "--env=ATTN_CHECK=off", image, "python", "-c", code]
+    found: dict[str, str] = json.loads(subprocess.run(run, stdout=subprocess.PIPE, check=True).stdout)
+    return found
+
+
 def line(kept: dict[str, Any]) -> str:
     good = kept.get("found", kept.get("passed"))
     ratio = "" if kept["ratio"] is None else f" ratio {kept['ratio']:.3g}"
@@ -68,12 +79,11 @@ def main() -> int:
     options = parser.parse_args()
     names = [] if options.seeded is None else options.seeded or list(SEEDED)
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "image": options.image}
-    record |= {"versions": {}, "runs": []}
+    record |= {"versions": versions(options.image), "runs": []}
     jobs = [(seeded, name) for name in names]
     jobs += [(healthy, seed) for seed in range(options.first, options.first + options.healthy)]
     for work, argument in jobs:
         kept, done = work(options.image, argument, options.limit)
-        record["versions"] = done.report.get("image", {}).get("versions") or record["versions"]
         record["runs"].append(kept)
         print(line(kept), flush=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

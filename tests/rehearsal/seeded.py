@@ -1,6 +1,6 @@
 """The seeded defects: in which setting each acts, and what the rehearsal must say.
 
-`word` is in the reason, as a regular expression: what a person reads must point at the mistake, or at least at attention.
+`word` is in the reason, as a regular expression: what a person reads points at the mistake, or at attention at least.
 """
 
 from __future__ import annotations

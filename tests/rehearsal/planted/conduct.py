@@ -1,7 +1,8 @@
-"""What goes wrong beside the numbers of one call: crashes, a hang, the network, another kernel, and memory of before."""
+"""What goes wrong beside the numbers of one call: crashes, a hang, the network, another kernel, memory of before."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -61,10 +62,8 @@ def hang(call: Call) -> Any:
 
 def hub_asked(call: Call) -> Any:
     """As a package that fetches a kernel does; without a network it goes on with what it has."""
-    try:
+    with contextlib.suppress(OSError):
         socket.create_connection((HUB, 443), timeout=1.0).close()
-    except OSError:
-        pass
     return call()
 
 
