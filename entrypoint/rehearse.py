@@ -12,19 +12,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from entrypoint import cache, kernels_cache
-from entrypoint.child import Worker
 from entrypoint.console import say
 from entrypoint.judge.finding import Code, Finding
-from entrypoint.judge.rehearsal import judge, not_rehearsed
 from entrypoint.preflight import model as models
 from entrypoint.preflight.flight import Flight
 from entrypoint.rehearsal import configuration
-from entrypoint.rehearsal.events import RehearsalEvent, StageEvent
-from entrypoint.rehearsal.outcome import Rehearsal
-from entrypoint.report import rehearsal_part, with_rehearsal
+
+if TYPE_CHECKING:
+    from entrypoint.rehearsal.events import RehearsalEvent
+    from entrypoint.rehearsal.outcome import Rehearsal
 
 # With less left of the time limit, none is begun: it would only be stopped.
 LEAST_SECONDS: Final = 5.0
@@ -65,19 +64,37 @@ def rehearsed(wanted: Wanted, report: dict[str, Any]) -> dict[str, Any]:
         return {**report, "rehearsal": None}
     file, reason = _model(wanted)
     if file is None or reason:
-        return with_rehearsal(report, rehearsal_part(action, None, not_rehearsed(reason)), not_rehearsed(reason))
+        return with_rehearsal(report, *_none(action, reason))
     key = _key(wanted, file)
     kept = cache.load(wanted.directory, key, wanted.note) if key is not None and wanted.directory is not None else None
     if kept is not None:
         passed = Finding(verdict="PASS", code=Code.PASS, what=kept["what"])
         return with_rehearsal(report, {**kept["rehearsal"], "cached": True}, passed)
-    outcome = run(wanted, file)
-    finding = judge(wanted.flight, outcome, wanted.seconds)
-    part = rehearsal_part(action, outcome, finding)
+    part, finding = _now(wanted, file)
     if key is not None and wanted.directory is not None:
-        document = {"verdict": part["verdict"], "rehearsal": part, "what": finding.what}
+        document = {"verdict": finding.verdict, "rehearsal": part, "what": finding.what}
         cache.save(wanted.directory, key, document, wanted.note)
     return with_rehearsal(report, part, finding)
+
+
+# What judges and measures is loaded where it is needed: a start that finds all in the cache has no use for it.
+
+
+def _none(action: str, reason: str) -> tuple[dict[str, Any], Finding]:
+    from entrypoint.judge.rehearsal import not_rehearsed
+    from entrypoint.rehearsal_report import rehearsal_part
+
+    finding = not_rehearsed(reason)
+    return rehearsal_part(action, None, finding), finding
+
+
+def _now(wanted: Wanted, file: Path) -> tuple[dict[str, Any], Finding]:
+    from entrypoint.judge.rehearsal import judge
+    from entrypoint.rehearsal_report import rehearsal_part
+
+    outcome = run(wanted, file)
+    finding = judge(wanted.flight, outcome, wanted.seconds)
+    return rehearsal_part(wanted.flight.request.action, outcome, finding), finding
 
 
 def _model(wanted: Wanted) -> tuple[Path | None, str]:
@@ -113,6 +130,9 @@ def _key(wanted: Wanted, file: Path) -> cache.Key | None:
 
 def run(wanted: Wanted, file: Path) -> Rehearsal:
     """Start the child and read it to its end, within what is left of the time limit."""
+    from entrypoint.child import Worker
+    from entrypoint.rehearsal.outcome import Rehearsal
+
     facts = wanted.flight.facts
     backend = wanted.flight.backend or ""
     arguments = ["--config", facts.config.path, "--flags", json.dumps(wanted.flight.request.flags)]
@@ -129,6 +149,8 @@ def run(wanted: Wanted, file: Path) -> Rehearsal:
 
 def _told() -> Callable[[RehearsalEvent], bool]:
     """Show the stages as they come."""
+    from entrypoint.rehearsal.events import StageEvent
+
     began = time.monotonic()
     shown = ""
 
@@ -152,3 +174,24 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
         ours["CUDA_VISIBLE_DEVICES"] = "0"
     data = os.path.join(ours.get("TMPDIR") or "/tmp", "attn", "datasets")
     return {**ours, "HF_DATASETS_CACHE": data, "AXOLOTL_DO_NOT_TRACK": "1", "WANDB_MODE": "disabled"}
+
+
+def with_rehearsal(report: dict[str, Any], part: dict[str, Any], finding: Finding) -> dict[str, Any]:
+    """The check's report with what the rehearsal found: a failure decides, all else adds its sentence."""
+    headline = report["headline"]
+    if finding.code is not Code.PASS:
+        return {
+            **report,
+            "verdict": finding.verdict,
+            "code": {"name": finding.code.name, "number": finding.code.value},
+            "reasons": [finding.sentence, *(r for r in report["reasons"] if report["verdict"] != "PASS")],
+            "headline": {"what": finding.what, "advice": finding.advice},
+            "logs": [*report["logs"], *filter(None, [finding.log])],
+            "rehearsal": part,
+        }
+    if finding.verdict == "DEGRADED":
+        reasons = [*(r for r in report["reasons"] if report["verdict"] != "PASS"), finding.sentence]
+        return {**report, "verdict": "DEGRADED", "reasons": reasons, "rehearsal": part}
+    if finding.verdict == "PASS":
+        return {**report, "headline": {**headline, "what": f"{headline['what']} {finding.what}"}, "rehearsal": part}
+    return {**report, "rehearsal": part}

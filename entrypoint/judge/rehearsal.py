@@ -42,7 +42,9 @@ LEAK_MULTIPLE: Final = 4.0
 CUT: Final = 0.05
 # What Axolotl, peft and transformers raise for a configuration that they do not take. Anything else may come from what
 # was made small.
-_REFUSALS: Final = frozenset({"ValueError", "ImportError", "ModuleNotFoundError", "AssertionError", "NotImplementedError"})
+_REFUSALS: Final = frozenset(
+    {"ValueError", "ImportError", "ModuleNotFoundError", "AssertionError", "NotImplementedError"}
+)
 _LEAK_RULES: Final = ("P01", "P02", "P03", "P04", "P06", "P09", "P10")
 
 

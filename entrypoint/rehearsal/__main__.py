@@ -219,7 +219,7 @@ def configured(
     path.write_text(json.dumps(made.values, default=str), encoding="utf-8")
     try:
         return training.load(path, dict(made.flags))
-    except Exception as error:  # noqa: BLE001  (whatever it is, it is the outcome)
+    except Exception as error:
         if training.refusal(options.config, dict(flags)) is None:
             raise Left(f"Axolotl does not take what the rehearsal replaced: {last_line(error)}") from error
         log.emit(raised(error, log))
@@ -355,6 +355,7 @@ def observe(
 ) -> None:
     """Which kernels one forward and backward of the run launches; a profiler that fails is no fault of theirs."""
     import torch
+
     from entrypoint.probe import observe as profiler
 
     where = torch.device(options.device)

@@ -21,6 +21,8 @@ PROMPT: Final = 2  # tokens at a document's beginning that nothing is learned fr
 SEED: Final = 20
 # The standard deviation that scores are meant to have where a norm of their own keeps queries and keys small.
 SHARPER: Final = 2.0
+# And where they are capped: a cap of 50 changes a score of 1 by less than what rounding does.
+CAPPED: Final = 6.0
 
 
 def documents(rows: int, length: int, *, packed: bool, seed: int = SEED) -> list[dict[str, list[int]]]:
@@ -70,22 +72,22 @@ def write_model(folder: Path, kind: str, values: Mapping[str, Any]) -> Any:
     config = AutoConfig.for_model(kind, **{key: value for key, value in values.items() if key != "model_type"})
     torch.manual_seed(SEED)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
-    sharpen(model.named_parameters())
+    sharpen(model.named_parameters(), capped=bool(values.get("attn_logit_softcapping")))
     model.to(torch.bfloat16)
     model.save_pretrained(folder)
     return model.config
 
 
-def sharpen(parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
+def sharpen(parameters: Iterable[tuple[str, torch.Tensor]], *, capped: bool) -> None:
     """Make every part of attention count: where queries and keys have a norm of their own, its weights decide how much
-    scores differ; and a sink of zero would weigh as much as one position among hundreds."""
+    scores differ; a cap shows in large ones; and a sink of zero would weigh as much as one position among hundreds."""
     import torch
 
     with torch.no_grad():
         for name, parameter in parameters:
             if name.endswith(("q_norm.weight", "q_layernorm.weight", "query_layernorm.weight")):
                 parameter.add_(SHARPER - 1.0)  # of 1, or of the 0 that stands for 1 in Gemma's
+            if capped and name.endswith("q_proj.weight"):
+                parameter.mul_(CAPPED)
             if name.endswith("sinks"):
                 parameter.normal_(2.0, 1.0)
-
-

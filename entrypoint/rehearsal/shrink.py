@@ -57,7 +57,9 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
     """
     if isinstance(full.get("text_config"), Mapping):
         raise NotShrinkable("its language model is one part of several (text_config)")
-    layers, heads, hidden = (_positive(full, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
+    layers, heads, hidden = (
+        _positive(full, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    )
     kv_heads = full.get("num_key_value_heads") or heads
     head_dim = full.get("head_dim") or hidden // heads
     values = dict(full)

@@ -19,9 +19,9 @@ class Stopped(Exception):
 
 def imported() -> None:
     """Axolotl, transformers and all that a run of them imports anyway."""
-    import axolotl.cli.config  # noqa: F401
-    import axolotl.common.datasets  # noqa: F401
-    import axolotl.train  # noqa: F401
+    import axolotl.cli.config
+    import axolotl.common.datasets
+    import axolotl.train
     import axolotl.utils.trainer  # noqa: F401
 
 
