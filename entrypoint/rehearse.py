@@ -18,6 +18,7 @@ from entrypoint import cache, kernels_cache
 from entrypoint.console import say
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.preflight import model as models
+from entrypoint.preflight.facts import Facts
 from entrypoint.preflight.flight import Flight
 from entrypoint.rehearsal import configuration
 
@@ -100,22 +101,26 @@ def _now(wanted: Wanted, file: Path) -> tuple[dict[str, Any], Finding]:
 def _model(wanted: Wanted) -> tuple[Path | None, str]:
     """The model's config.json, or why there is nothing to rehearse."""
     facts = wanted.flight.facts
-    if not facts.has("axolotl"):
-        return None, "this image has no Axolotl"
-    if not facts.axolotl:
-        return None, f"Axolotl {facts.packages['axolotl']} is not known here"
-    if reason := configuration.why_not(facts.config.values):
+    reason = _unknown(facts) or configuration.why_not(facts.config.values)
+    if reason is not None:
         return None, reason
     file, missing = models.find(facts.config, wanted.environ)
     if file is None or facts.model is None:
         return None, missing or f"{file} cannot be read"
-    if facts.model.wrapped:
-        return None, f"the language model of {facts.model.type} is one part of several"
-    if facts.on("trust_remote_code"):
-        return None, "the model brings its own code (trust_remote_code)"
     if wanted.deadline - time.monotonic() < LEAST_SECONDS:
         return None, f"the check has used up its {wanted.seconds:g} s (ATTN_TIMEOUT)"
     return file, ""
+
+
+def _unknown(facts: Facts) -> str | None:
+    """What of this image or model the rehearsal does not know."""
+    if not facts.has("axolotl"):
+        return "this image has no Axolotl"
+    if not facts.axolotl:
+        return f"Axolotl {facts.packages['axolotl']} is not known here"
+    if facts.model is not None and facts.model.wrapped:
+        return f"the language model of {facts.model.type} is one part of several"
+    return "the model brings its own code (trust_remote_code)" if facts.on("trust_remote_code") else None
 
 
 def _key(wanted: Wanted, file: Path) -> cache.Key | None:

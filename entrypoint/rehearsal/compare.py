@@ -31,13 +31,24 @@ class Pass:
     gradients: Mapping[str, Tensor | None]
 
 
-def one_pass(trainer: Any, model: Any, batch: Mapping[str, Any], part: Part, step: Callable[[], Tensor]) -> Pass:
-    """What a step of the trainer computes with the attention `part` in the model. Its gradients are taken away again."""
-    reference.tell(batch)
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A step that is about to be made: `own` makes it, forward and backward, and returns its loss."""
+
+    trainer: Any
+    model: Any
+    batch: Mapping[str, Any]
+    own: Callable[[], Tensor]
+
+
+def one_pass(call: Call, part: Part) -> Pass:
+    """What a step computes with the attention `part` in the model. Its gradients are taken away again."""
+    model = call.model
+    reference.tell(call.batch)
     seed()
     with reference.attention(model, NAMES[part]), without_attention_dropout(model):
-        loss = step()
-    scale = _scale(trainer)
+        loss = call.own()
+    scale = _scale(call.trainer)
     gradients = {
         name: None if parameter.grad is None else parameter.grad.detach().float() / scale
         for name, parameter in model.named_parameters()

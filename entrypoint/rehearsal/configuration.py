@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from entrypoint.rehearsal.events import ChangedEvent
+
 STEPS: Final = 3
 # Longest rehearsed rows, in positions, by the kind of device.
 LENGTHS: Final = {"cuda": 2048, "cpu": 256}
@@ -87,12 +89,11 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsed:
-    """`values` are the configuration's file, and `flags` what the command line still adds. `length` is a row's."""
+    """`values` are the configuration's file, and `flags` what the command line still adds; `event` tells the rest."""
 
     values: Mapping[str, Any]
     flags: tuple[tuple[str, Any], ...]
-    length: int
-    reduced: tuple[str, ...]
+    event: ChangedEvent
 
 
 def why_not(values: Mapping[str, Any]) -> str | None:
@@ -132,10 +133,9 @@ def rehearsed(
     dropped = _GONE | _OFF.keys() | changes.keys()
     kept = {key: value for key, value in file.items() if key not in dropped}
     return Rehearsed(
-        values={**kept, **changes},
+        values={**kept, **{key: value for key, value in changes.items() if value is not None}},
         flags=tuple((key, value) for key, value in flags if key.partition("__")[0] not in dropped),
-        length=length,
-        reduced=tuple(_said(merged, length)),
+        event=ChangedEvent(reduced=tuple(_said(merged, length))),
     )
 
 

@@ -14,7 +14,7 @@ Stage = Literal["import", "model", "data", "configuration", "load", "observe", "
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 # The run's attention is called in these: a crash or a hang there is what the run itself would meet.
 RUNNING: Final = ("observe", "compare", "steps")
-# Which attention was in the model: the run's own, the plain one of high precision, the plain one of the run's precision.
+# Which attention was in the model: the run's own, the plain one of high precision, or the plain one of the run's.
 Part = Literal["run", "reference", "baseline"]
 
 
@@ -39,6 +39,13 @@ class ShrunkEvent:
     kv_heads: int
     head_dim: int
     vocabulary: int
+    reduced: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedEvent:
+    """What the configuration has less of while it is rehearsed, in sentences."""
+
     reduced: tuple[str, ...]
 
 
@@ -141,6 +148,7 @@ class EndEvent:
 RehearsalEvent = (
     StageEvent
     | ShrunkEvent
+    | ChangedEvent
     | BatchEvent
     | ComparedEvent
     | LeakEvent
@@ -154,6 +162,7 @@ RehearsalEvent = (
 NAMES: Final[Mapping[type[RehearsalEvent], str]] = {
     StageEvent: "stage",
     ShrunkEvent: "shrunk",
+    ChangedEvent: "changed",
     BatchEvent: "batch",
     ComparedEvent: "compared",
     LeakEvent: "leak",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from entrypoint.events import Garbled, KernelsEvent, decode_as
 from entrypoint.outcome import Ending, Overrun
@@ -13,6 +14,7 @@ from entrypoint.rehearsal.events import (
     TYPES,
     AskedEvent,
     BatchEvent,
+    ChangedEvent,
     ComparedEvent,
     EndEvent,
     LeakEvent,
@@ -90,17 +92,19 @@ class Rehearsal:
                 self.asked.append(event)
             case RaisedEvent():
                 self.raised.append(event)
-            case ShrunkEvent():
-                self.shrunk = event
-            case BatchEvent():
-                self.batch = event
-            case ComparedEvent():
-                self.compared = event
-            case LeakEvent():
-                self.leak = event
-            case KernelsEvent():
-                self.kernels = event
-            case LeftEvent():
-                self.left = event
-            case EndEvent():
-                self.end = event
+            case ChangedEvent():
+                self.reduced = event.reduced
+            case _:
+                setattr(self, _ONCE[type(event)], event)
+
+
+# The field of each event that comes once.
+_ONCE: Final[dict[type, str]] = {
+    ShrunkEvent: "shrunk",
+    BatchEvent: "batch",
+    ComparedEvent: "compared",
+    LeakEvent: "leak",
+    KernelsEvent: "kernels",
+    LeftEvent: "left",
+    EndEvent: "end",
+}

@@ -9,7 +9,7 @@ model's own precision and in another order: how far it is from the reference is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -95,18 +95,21 @@ def attention(model: Any, name: str | None) -> Iterator[None]:
             each._attn_implementation_internal = before[key]
 
 
-def reference(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: object, **call: Any) -> tuple[Tensor, None]:
-    """As transformers calls it: query (rows, heads, S, D), key and value (rows, kv heads, S, D or Dv). Returns
-    (rows, S, heads, Dv) in the dtype of the run."""
+def reference(module: Any, *tensors: Any, **call: Any) -> tuple[Tensor, None]:
+    """As transformers calls it: query (rows, heads, S, D), key and value (rows, kv heads, S, D or Dv), and a mask.
+    Returns (rows, S, heads, Dv) in the dtype of the run."""
     import torch
 
+    query, key, value, *_ = tensors
     wide = torch.float64 if _dtype(value) is torch.float32 else torch.float32
-    return _called(module, query, key, value, call, wide, backwards=False)
+    out = _plain_in(wide, (query, key, value), _terms(module, query, call), backwards=False)
+    return out.to(_dtype(value)), None
 
 
-def baseline(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: object, **call: Any) -> tuple[Tensor, None]:
+def baseline(module: Any, *tensors: Any, **call: Any) -> tuple[Tensor, None]:
     """The same in the run's dtype, its softmax in float32, and with the keys in reverse order."""
-    return _called(module, query, key, value, call, _dtype(value), backwards=True)
+    query, key, value, *_ = tensors
+    return _plain_in(_dtype(value), (query, key, value), _terms(module, query, call), backwards=True), None
 
 
 def _dtype(value: Tensor) -> torch.dtype:
@@ -117,14 +120,19 @@ def _dtype(value: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
 
 
-def _called(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, call: dict[str, Any], dtype: torch.dtype, *, backwards: bool
-) -> tuple[Tensor, None]:
+def _plain_in(dtype: torch.dtype, tensors: tuple[Tensor, ...], terms: Terms, *, backwards: bool) -> Tensor:
+    """Plain attention in `dtype`, (rows, S, heads, Dv)."""
     import torch
 
     _TOLD.calls += 1
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        out = plain(*(tensor.to(dtype) for tensor in tensors), terms=terms, backwards=backwards)
+    return out.transpose(1, 2).contiguous()
+
+
+def _terms(module: Any, query: Tensor, call: Mapping[str, Any]) -> Terms:
     scale = call.get("scaling")
-    terms = Terms(
+    return Terms(
         scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
         softcap=float(call.get("softcap") or 0.0),
         sinks=call.get("s_aux"),
@@ -132,9 +140,6 @@ def _called(
         window=call.get("sliding_window"),
         layout=_TOLD.layout,
     )
-    with torch.autocast(query.device.type, enabled=False):
-        out = plain(query.to(dtype), key.to(dtype), value.to(dtype), terms, backwards=backwards)
-    return out.transpose(1, 2).to(_dtype(value)).contiguous(), None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +155,7 @@ class Terms:
     layout: Layout
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, terms: Terms, *, backwards: bool = False) -> Tensor:
+def plain(q: Tensor, k: Tensor, v: Tensor, *, terms: Terms, backwards: bool = False) -> Tensor:
     """q (rows, heads, S, D), k and v (rows, kv heads, S, D or Dv) in the dtype to compute in; (rows, heads, S, Dv)."""
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -160,18 +165,19 @@ def plain(q: Tensor, k: Tensor, v: Tensor, terms: Terms, *, backwards: bool = Fa
     rows, heads, length, _ = q.shape
     size = max(1, CHUNK_SCORES // (rows * heads * k.shape[2]))
     if size >= length:
-        return _chunk(q, k, v, terms, 0, backwards)
+        return chunk((q, k, v), terms, 0, backwards=backwards)
     chunks = [
-        checkpoint(_chunk, q[:, :, at : at + size], k, v, terms, at, backwards, use_reentrant=False)
+        checkpoint(chunk, (q[:, :, at : at + size], k, v), terms, at, backwards=backwards, use_reentrant=False)
         for at in range(0, length, size)
     ]
     return torch.cat(chunks, dim=2)
 
 
-def _chunk(q: Tensor, k: Tensor, v: Tensor, terms: Terms, at: int, backwards: bool) -> Tensor:
-    """The outputs of the queries from position `at` on."""
+def chunk(tensors: tuple[Tensor, Tensor, Tensor], terms: Terms, at: int, *, backwards: bool) -> Tensor:
+    """The outputs of the queries from position `at` on, over all keys."""
     import torch
 
+    q, k, v = tensors
     allowed = _allowed(terms, q.shape[2], k.shape[2], at, q.device)
     if backwards:
         k, v, allowed = k.flip(2), v.flip(2), allowed.flip(-1)

@@ -34,7 +34,7 @@ IDS: Final = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Small:
-    """`values` make the small model's configuration; `kinds` are its layers' and `reduced` what is less, in sentences."""
+    """`values` make the small model's configuration; `kinds`: its layers'; `reduced`: what is less, in sentences."""
 
     values: Mapping[str, Any]
     kinds: tuple[str, ...]
@@ -110,7 +110,7 @@ def _fewer_heads(heads: int, kv_heads: int, head_dim: int, said: list[str]) -> t
 
 
 def chosen_layers(kinds: Sequence[str] | None, layers: int) -> tuple[int, ...]:
-    """The first layer of each kind, filled up from the front to FEWEST_LAYERS. Raises NotShrinkable above MOST_LAYERS."""
+    """The first layer of each kind, filled up from the front to FEWEST_LAYERS. Raises NotShrinkable."""
     if not kinds:
         return tuple(range(min(layers, FEWEST_LAYERS)))
     first = {kind: index for index, kind in reversed(list(enumerate(kinds)))}
