@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -45,6 +45,7 @@ CUT: Final = 0.05
 _REFUSALS: Final = frozenset(
     {"ValueError", "ImportError", "ModuleNotFoundError", "AssertionError", "NotImplementedError"}
 )
+HUBS: Final = ("huggingface.co", "hf.co", "modelscope.cn")
 _LEAK_RULES: Final = ("P01", "P02", "P03", "P04", "P06", "P09", "P10")
 
 
@@ -70,7 +71,7 @@ class Weight:
 def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
     """The one finding that decides. `limit` is ATTN_TIMEOUT in seconds."""
     for found in (
-        _asked(outcome),
+        _asked(flight, outcome),
         _raised(flight, outcome),
         _ended(outcome, limit),
         _left(outcome),
@@ -98,13 +99,22 @@ def _all_right(outcome: Rehearsal) -> str:
 # --- what ended it ------------------------------------------------------------------------------------------------
 
 
-def _asked(outcome: Rehearsal) -> Finding | None:
-    if not outcome.asked:
-        return None
-    first = outcome.asked[0]
-    what = f"The run asks {first.host} while it loads or trains ({first.by}): what came back would run unchecked."
-    advice = "Take an image that holds what is asked for, or set HF_HUB_OFFLINE=1 if the run can do without it."
-    return Finding(verdict="FAIL", code=Code.CONFIG, kind="hub", what=what, advice=advice)
+def _asked(flight: Flight, outcome: Rehearsal) -> Finding | None:
+    """A hub's files would take part in the run unchecked. Another host is only named in the report; but what it keeps
+    from running is not known."""
+    hubs = [asked for asked in outcome.asked if _is_hub(asked.host, flight.facts.environ)]
+    if hubs and flight.facts.environ.get("USE_HUB_KERNELS", "0") in {"0", ""}:
+        what = f"The run asks {hubs[0].host} while it loads or trains ({hubs[0].by}): what comes would run unchecked."
+        advice = "Take an image that holds what is asked for, or set HF_HUB_OFFLINE=1 if the run can do without it."
+        return Finding(verdict="FAIL", code=Code.CONFIG, kind="hub", what=what, advice=advice)
+    if outcome.asked and outcome.raised:
+        return not_rehearsed(f"it needs {outcome.asked[0].host} ({outcome.asked[0].by})")
+    return None
+
+
+def _is_hub(host: str, environ: Mapping[str, str]) -> bool:
+    endpoint = environ.get("HF_ENDPOINT", "").partition("://")[2].partition("/")[0].partition(":")[0]
+    return any(host == name or host.endswith(f".{name}") for name in (*HUBS, *filter(None, [endpoint])))
 
 
 def _raised(flight: Flight, outcome: Rehearsal) -> Finding | None:
@@ -113,21 +123,22 @@ def _raised(flight: Flight, outcome: Rehearsal) -> Finding | None:
         return None
     first, *later = outcome.raised
     said = cause(first.reason)
-    if first.out_of_memory:
+    if first.out_of_memory and first.part == "run":
         return _memory(flight, outcome, first)
     if first.part != "run":
         return not_rehearsed(f"plain attention does not run here ({said})")
     if first.stage == "configuration":
-        what = f"Axolotl refuses {flight.facts.config.path}: {said}"
-        return Finding(verdict="FAIL", code=Code.CONFIG, kind="refused", what=what, log=first.reason)
+        return _refused(f"Axolotl refuses {flight.facts.config.path}: {said}", first)
     if not later and (first.stage == "load" or "reference" in outcome.steps):
         when = "while it loads the model" if first.stage == "load" else _when(outcome, first)
-        what = f"The training would crash {when}, in attention: {said}"
-        return wrong("crash", what, log=first.reason)
-    if later and later[0].kind == first.kind and first.kind in _REFUSALS:
-        what = f"The training would not start, with whatever attention: {said}"
-        return Finding(verdict="FAIL", code=Code.CONFIG, kind="refused", what=what, log=first.reason)
-    return not_rehearsed(f"the small model does not train ({said})")
+        return wrong("crash", f"The training would crash {when}, in attention: {said}", log=first.reason)
+    certain = later and later[0].kind == first.kind in _REFUSALS
+    what = f"The training would not start, with whatever attention: {said}"
+    return _refused(what, first) if certain else not_rehearsed(f"the small model does not train ({said})")
+
+
+def _refused(what: str, raised: RaisedEvent) -> Finding:
+    return Finding(verdict="FAIL", code=Code.CONFIG, kind="refused", what=what, log=raised.reason)
 
 
 def _when(outcome: Rehearsal, raised: RaisedEvent) -> str:
@@ -135,8 +146,6 @@ def _when(outcome: Rehearsal, raised: RaisedEvent) -> str:
 
 
 def _memory(flight: Flight, outcome: Rehearsal, raised: RaisedEvent) -> Finding:
-    if raised.part != "run":
-        return not_rehearsed("the device's memory does not hold plain attention beside it")
     layers = f"{outcome.shrunk.layers} of {outcome.shrunk.of_layers} layers" if outcome.shrunk else "few layers"
     rows = f"micro_batch_size {flight.facts.rows}"
     what = f"The device's memory runs out at {rows} with {layers} alone: {cause(raised.reason)}"
