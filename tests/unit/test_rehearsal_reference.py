@@ -24,9 +24,8 @@ def inputs(seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 
 def terms(**changes: object) -> Terms:
-    known: dict[str, object] = {
-        "scale": 0.3, "softcap": 0.0, "sinks": None, "causal": True, "window": None, "layout": Layout(kept=None, documents=None),
-    }  # fmt: skip
+    nothing = Layout(kept=None, documents=None)
+    known = {"scale": 0.3, "softcap": 0.0, "sinks": None, "causal": True, "window": None, "layout": nothing}
     return Terms(**{**known, **changes})  # type: ignore[arg-type]
 
 
@@ -127,9 +126,13 @@ def test_every_configuration_of_a_model_gets_the_other_attention_and_its_own_bac
     def names() -> list[str]:
         return [each.config._attn_implementation_internal for each in (model, inner)]  # type: ignore[union-attr]
 
-    with pytest.raises(RuntimeError, match="in between"), reference.attention(model, reference.REFERENCE):
-        assert names() == [reference.REFERENCE] * 2
-        raise RuntimeError("in between")
+    def broken() -> None:
+        with reference.attention(model, reference.REFERENCE):
+            assert names() == [reference.REFERENCE] * 2
+            raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        broken()
     assert names() == ["sdpa", "flash_attention_2"]
     with reference.attention(model, None):
         assert names() == ["sdpa", "flash_attention_2"]
