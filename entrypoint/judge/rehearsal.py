@@ -132,7 +132,7 @@ def _raised(flight: Flight, outcome: Rehearsal) -> Finding | None:
     if not later and (first.stage == "load" or "reference" in outcome.steps):
         when = "while it loads the model" if first.stage == "load" else _when(outcome, first)
         return wrong("crash", f"The training would crash {when}, in attention: {said}", log=first.reason)
-    certain = later and later[0].kind == first.kind in _REFUSALS
+    certain = later and later[0].kind == first.kind in _REFUSALS and not outcome.off
     what = f"The training would not start, with whatever attention: {said}"
     return _refused(what, first) if certain else not_rehearsed(f"the small model does not train ({said})")
 
@@ -293,6 +293,8 @@ def _steps(outcome: Rehearsal) -> Iterable[Weight]:
         if plain:
             own = _apart(base, plain)
             budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + STEP
+            if outcome.batch and outcome.batch.dropout and run is not None:
+                continue  # plain attention drops nothing, so all that can be asked is a finite loss
             yield Weight(what=f"step {number}", error=_apart(run, plain), budget=budget, kind="step")
 
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             rehearse(task, log)
         except Left as reason:
             log.emit(LeftEvent(reason=str(reason)))
-    log.end(peak(options.device))
+    log.end()
     sys.stderr.flush()
     os._exit(0)  # threads and pools take seconds to say goodbye
 
@@ -55,13 +55,6 @@ def rehearse(task: prepare.Task, log: Stages) -> None:
     loaded = load(cfg, rows, log)
     if loaded is not None:
         run(task, loaded, log)
-
-
-def peak(device: str) -> int | None:
-    """The most memory of the device that torch held, in bytes; None on a CPU."""
-    import torch
-
-    return int(torch.cuda.max_memory_allocated()) if device.startswith("cuda") else None
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -162,11 +162,11 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return float(apart) if bool(torch.isfinite(apart)) else math.inf
 
 
-def seed() -> None:
-    """The same noise for every attention: what draws from it does so in the same order."""
+def seed(step: int = 0) -> None:
+    """The same noise for every attention: what draws from it does so in the same order, anew in each step."""
     from transformers import set_seed
 
-    set_seed(SEED)
+    set_seed(SEED + step)
 
 
 @contextmanager
@@ -183,9 +183,10 @@ def without_attention_dropout(model: Any) -> Iterator[None]:
             module.attention_dropout = dropout
 
 
-def has_attention_dropout(model: Any) -> bool:
-    """Whether attention drops weights while the run trains."""
-    return any(isinstance(p := getattr(m, "attention_dropout", None), float) and p > 0 for m in model.modules())
+def attention_dropout(model: Any) -> float:
+    """The largest share of weights that an attention of the model drops while it trains."""
+    found = (getattr(module, "attention_dropout", 0.0) for module in model.modules())
+    return max((float(share) for share in found if isinstance(share, float)), default=0.0)
 
 
 def wake(model: Any) -> None:

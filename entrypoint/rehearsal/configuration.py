@@ -9,8 +9,11 @@ from typing import Any, Final
 from entrypoint.rehearsal.events import ChangedEvent
 
 STEPS: Final = 3
-# Longest rehearsed rows, in positions, by the kind of device.
+# Longest rehearsed rows and the most positions of a batch, by the kind of device: plain attention takes time in
+# proportion to the square of a row, and some attentions get all rows of a batch as one.
 LENGTHS: Final = {"cuda": 2048, "cpu": 256}
+POSITIONS: Final = {"cuda": 16384, "cpu": 1024}
+SHORTEST: Final = 64
 # Axolotl's own default (utils/schemas/config.py).
 SEQUENCE_LEN: Final = 512
 
@@ -44,6 +47,7 @@ _OFF: Final = {
     "fsdp": "fsdp",
     "fsdp_config": "fsdp",
     "fsdp_version": "fsdp",
+    "fsdp_final_state_dict_type": "fsdp",
     "tensor_parallel_size": "tensor_parallel_size",
     "dp_shard_size": "dp_shard_size",
     "dp_replicate_size": "dp_replicate_size",
@@ -112,7 +116,10 @@ def length_of(values: Mapping[str, Any], device: str) -> int:
     """The length of rehearsed rows, in positions."""
     wanted = values.get("sequence_len")
     wanted = wanted if isinstance(wanted, int) and wanted > 0 else SEQUENCE_LEN
-    return min(wanted, LENGTHS[device.partition(":")[0]])
+    rows = values.get("micro_batch_size")
+    rows = rows if isinstance(rows, int) and rows > 0 else 1
+    kind = device.partition(":")[0]
+    return min(wanted, LENGTHS[kind], max(SHORTEST, POSITIONS[kind] // rows))
 
 
 def rehearsed(
@@ -135,7 +142,7 @@ def rehearsed(
     return Rehearsed(
         values={**kept, **{key: value for key, value in changes.items() if value is not None}},
         flags=tuple((key, value) for key, value in flags if key.partition("__")[0] not in dropped),
-        event=ChangedEvent(reduced=tuple(_said(merged, length))),
+        event=ChangedEvent(reduced=tuple(_said(merged, length)), off=tuple(_off(merged))),
     )
 
 
@@ -171,8 +178,11 @@ def _said(merged: Mapping[str, Any], length: int) -> Iterable[str]:
     steps = merged.get("gradient_accumulation_steps")
     if isinstance(steps, int) and steps > 1:
         yield f"a step after each batch instead of after {steps}"
-    off = dict.fromkeys(name for key, name in _OFF.items() if merged.get(key))
-    yield from (f"{name} is off" for name in off)
+    yield from (f"{name} is off" for name in _off(merged))
+
+
+def _off(merged: Mapping[str, Any]) -> Iterable[str]:
+    return dict.fromkeys(name for key, name in _OFF.items() if merged.get(key))
 
 
 def _without_sizes(overrides: Mapping[str, Any]) -> dict[str, Any]:

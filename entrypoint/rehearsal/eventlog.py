@@ -26,6 +26,7 @@ class Stages:
         self._stage: Stage = "import"
         self._began = time.perf_counter()
         self.part: Part = "run"
+        self.peak: int | None = None  # bytes of the device's memory that the run itself took
         self.seconds: dict[str, float] = {}
 
     @classmethod
@@ -50,9 +51,10 @@ class Stages:
         self._stage, self.part = name, part
         self.emit(StageEvent(name=name, detail=part))
 
-    def end(self, peak: int | None) -> None:
+    def end(self) -> None:
+        """Write the last line."""
         self._count()
-        self.emit(EndEvent(seconds=self.seconds, peak=peak, written=dict(self._written)))
+        self.emit(EndEvent(seconds=self.seconds, peak=self.peak, written=dict(self._written)))
 
     def _count(self) -> None:
         now = time.perf_counter()

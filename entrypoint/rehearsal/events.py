@@ -44,14 +44,18 @@ class ShrunkEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedEvent:
-    """What the configuration has less of while it is rehearsed, in sentences."""
+    """What the configuration has less of while it is rehearsed, in sentences, and the keys of it that are off."""
 
     reduced: tuple[str, ...]
+    off: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEvent:
-    """The batch on which attentions are compared: its rows, their length, and how many documents they hold."""
+    """The batch on which attentions are compared: its rows, their length, and how many documents they hold.
+
+    `dropout`: the share of weights that the run's attention drops while it trains, though not while it is compared.
+    """
 
     rows: int
     length: int
@@ -59,6 +63,7 @@ class BatchEvent:
     attention: str
     dtype: str
     packed: bool
+    dropout: float
 
 
 @dataclass(frozen=True, kw_only=True)

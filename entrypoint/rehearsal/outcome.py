@@ -54,6 +54,7 @@ class Rehearsal:
     end: EndEvent | None = None
     compiled: int = 0
     reduced: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -93,7 +94,7 @@ class Rehearsal:
             case RaisedEvent():
                 self.raised.append(event)
             case ChangedEvent():
-                self.reduced = event.reduced
+                self.reduced, self.off = event.reduced, event.off
             case _:
                 setattr(self, _ONCE[type(event)], event)
 

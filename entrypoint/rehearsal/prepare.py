@@ -104,10 +104,20 @@ def configured(task: Task, log: Stages) -> Any:
     try:
         return training.load(path, dict(made.flags))
     except Exception as error:
-        if training.refusal(task.config, dict(task.flags)) is None:
+        if not same(error, training.refusal(task.config, dict(task.flags))):
             raise Left(f"Axolotl does not take what the rehearsal replaced: {last_line(error)}") from error
         log.raised(error)
         raise Left("Axolotl refuses the configuration") from error
+
+
+def same(error: Exception, other: Exception | None) -> bool:
+    """Whether two refusals are one: pydantic's have a message for each key, and around it what was given."""
+
+    def said(each: Exception) -> set[str]:
+        rows = getattr(each, "errors", None)
+        return {str(row.get("msg")) for row in rows()} if callable(rows) else {last_line(each)}
+
+    return other is not None and type(error) is type(other) and said(error) == said(other)
 
 
 def rows(task: Task, cfg: Any) -> Any:

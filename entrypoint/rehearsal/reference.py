@@ -207,7 +207,8 @@ def _allowed(terms: Terms, queries: int, keys: int, at: int, device: torch.devic
     if terms.window:
         allowed = allowed & (i - j < terms.window) & (j - i < terms.window)
     if (documents := terms.layout.documents) is not None:
+        documents = documents.to(device)
         allowed = allowed & (documents[:, None, at : at + queries, None] == documents[:, None, None, :])
     if (kept := terms.layout.kept) is not None:
-        allowed = allowed & kept[:, None, None, :]
+        allowed = allowed & kept.to(device)[:, None, None, :]
     return allowed

@@ -105,6 +105,7 @@ def _steps(loaded: Loaded, part: Part, log: Stages, first: Callable[[Call], None
         if log.stage != "steps" or log.part != part:
             log.enter("steps", part)
         reference.tell(call.batch)
+        compare.seed(len(losses))
         loss = call.own()
         losses.append(float(loss.detach().float()))
         return loss
@@ -125,6 +126,7 @@ def _first(task: Task, loaded: Loaded, log: Stages) -> Callable[[Call], None]:
         log.emit(_batch(loaded, call.batch))
         log.enter("compare")  # and compile: the profiler shall see the kernels alone
         passes: dict[Part, compare.Pass] = {"run": compare.one_pass(call, "run")}
+        log.peak = _peak(task.device)
         log.enter("observe")
         log.emit(_observed(task, call))
         for part in PARTS[1:]:
@@ -152,7 +154,15 @@ def _batch(loaded: Loaded, batch: Mapping[str, Any]) -> BatchEvent:
         attention=str(config._attn_implementation),
         dtype=str(loaded.cfg.torch_dtype or config.dtype).removeprefix("torch."),
         packed=bool(loaded.cfg.sample_packing),
+        dropout=compare.attention_dropout(loaded.model),
     )
+
+
+def _peak(device: str) -> int | None:
+    """The most memory of the device that torch held so far, in bytes; None on a CPU."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if device.startswith("cuda") else None
 
 
 def _observed(task: Task, call: Call) -> KernelsEvent:

@@ -85,7 +85,7 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
     if values.pop("quantization_config", None) is not None:
         said.append("its weights are not quantized beforehand")
     window = full.get("sliding_window")
-    if _is_count(window) and window >= length and set(kinds) != {"full_attention"}:
+    if isinstance(window, int) and window >= length and set(kinds) != {"full_attention"}:
         said.append(f"the window of {window} is longer than the {length} positions, so it hides nothing here")
     for key in ("architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype"):
         values.pop(key, None)

@@ -35,7 +35,7 @@ def main() -> None:
             vocabulary=512, reduced=("2 of 32 layers",),
         )
     )  # fmt: skip
-    emit(events.ChangedEvent(reduced=("rows of 256 instead of 8192 positions",)))
+    emit(events.ChangedEvent(reduced=("rows of 256 instead of 8192 positions",), off=()))
     emit(events.StageEvent(name="compare", detail="run"))
     if WORD == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)

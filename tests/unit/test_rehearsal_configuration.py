@@ -82,11 +82,19 @@ def test_a_flag_decides_the_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "wanted", "length"),
-    [("cuda:0", 8192, 2048), ("cuda:0", 512, 512), ("cpu", 8192, 256), ("cpu", None, 256)],
+    ("device", "wanted", "rows", "length"),
+    [
+        ("cuda:0", 8192, 1, 2048),
+        ("cuda:0", 512, None, 512),
+        ("cuda:0", 8192, 16, 1024),
+        ("cpu", 8192, 2, 256),
+        ("cpu", None, 8, 128),
+        ("cpu", 8192, 512, 64),
+    ],
 )
-def test_rows_are_as_long_as_a_check_can_afford(device: str, wanted: int | None, length: int) -> None:
-    assert length_of({"sequence_len": wanted}, device) == length
+def test_rows_are_as_long_as_a_check_can_afford(device: str, wanted: int | None, rows: int | None, length: int) -> None:
+    """Some attentions get a batch's rows as one, so many of them are shorter."""
+    assert length_of({"sequence_len": wanted, "micro_batch_size": rows}, device) == length
 
 
 def test_overrides_of_the_model_do_not_undo_its_size() -> None:

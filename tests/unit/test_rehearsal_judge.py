@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from entrypoint.events import KernelsEvent
-from entrypoint.judge import rehearsal
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.judge.rehearsal import judge, weights
 from entrypoint.outcome import Overrun
@@ -20,6 +19,7 @@ from entrypoint.preflight.judge import judge as rules
 from entrypoint.rehearsal.events import (
     AskedEvent,
     BatchEvent,
+    ChangedEvent,
     ComparedEvent,
     Difference,
     EndEvent,
@@ -39,7 +39,7 @@ SHRUNK = ShrunkEvent(
     type="llama", layers=2, of_layers=32, kinds=(), hidden=256, heads=32, kv_heads=8, head_dim=128, vocabulary=512,
     reduced=("2 of 32 layers",),
 )  # fmt: skip
-BATCH = BatchEvent(rows=1, length=2048, documents=5, attention="sdpa", dtype="bfloat16", packed=True)
+BATCH = BatchEvent(rows=1, length=2048, documents=5, attention="sdpa", dtype="bfloat16", packed=True, dropout=0.0)
 Q = Difference(what="layers.0.self_attn.q_proj.weight", error=2e-2, baseline=1.8e-2, norm=0.5, ratio=1.0)
 DOWN = Difference(what="layers.0.mlp.down_proj.weight", error=5e-3, baseline=6e-3, norm=0.8, ratio=1.0)
 COMPARED = ComparedEvent(run=6.681, reference=6.68, baseline=6.6805, gradients=(Q, DOWN))
@@ -119,6 +119,12 @@ def test_a_later_step_that_goes_another_way_is_wrong() -> None:
     found = said(whole(run=StepsEvent(part="run", losses=(6.681, 6.5, 6.1))))
     assert found.code is Code.WRONG
     assert "once the weights have changed: the loss of step 3" in found.what
+
+
+@pytest.mark.parametrize(("third", "verdict"), [(6.1, "PASS"), (None, "FAIL")])
+def test_steps_that_drop_weights_of_attention_have_to_be_finite_alone(third: float | None, verdict: str) -> None:
+    steps = StepsEvent(part="run", losses=(6.681, 6.5, third))
+    assert said(whole(run=steps, batch=replace(BATCH, dropout=0.1))).verdict == verdict
 
 
 def test_budgets_follow_the_baseline() -> None:
@@ -230,6 +236,14 @@ def test_what_any_attention_raises_is_the_configuration_s_or_nobody_knows_whose(
     assert found.verdict == ("FAIL" if code is Code.CONFIG else "NOT_CHECKED")
 
 
+def test_nobody_knows_whose_it_is_where_something_was_switched_off() -> None:
+    """A plugin may want the fsdp that one process has no use for."""
+    both = (raised(stage="load"), raised("reference", stage="load"))
+    changed = ChangedEvent(reduced=("fsdp is off",), off=("fsdp",))
+    found = said(left(SHRUNK, changed, *both, EndEvent(seconds={}, peak=None, written={})))
+    assert (found.verdict, found.code) == ("NOT_CHECKED", Code.PASS)
+
+
 def test_a_configuration_that_axolotl_refuses_is_said_in_its_words() -> None:
     events = (SHRUNK, raised(stage="configuration"), LeftEvent(reason="Axolotl refuses the configuration"))
     found = said(left(*events, EndEvent(seconds={}, peak=None, written={})))
@@ -301,7 +315,3 @@ def test_a_refusal_that_was_accepted_is_not_held_against_the_run_again() -> None
     found = said(outcome, flight({"sample_packing": True}, allowed="P03"))
     assert (found.verdict, found.code) == ("DEGRADED", Code.PASS)
     assert "accepted by ATTN_ALLOW=P03" in found.what
-
-
-def test_roundings_are_those_of_the_run_s_precision() -> None:
-    assert rehearsal.roundoff(whole(batch=replace(BATCH, dtype="float32"))) == rehearsal.FLOAT32

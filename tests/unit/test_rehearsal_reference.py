@@ -77,11 +77,11 @@ def test_it_is_what_the_definition_says(name: str, backwards: bool) -> None:
 def test_chunks_of_queries_change_neither_output_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = CASES["all of it"]
     whole = [each.requires_grad_() for each in inputs()]
-    out = plain(*whole, terms=asked)  # type: ignore[call-arg]
+    out = plain(*whole, terms=asked)
     out.square().sum().backward()
     monkeypatch.setattr(reference, "CHUNK_SCORES", ROWS * HEADS * LENGTH * 5)
     parts = [each.requires_grad_() for each in inputs()]
-    again = plain(*parts, terms=asked)  # type: ignore[call-arg]
+    again = plain(*parts, terms=asked)
     again.square().sum().backward()
     torch.testing.assert_close(again, out)
     for one, other in zip(parts, whole, strict=True):
@@ -90,7 +90,7 @@ def test_chunks_of_queries_change_neither_output_nor_gradient(monkeypatch: pytes
 
 def test_a_query_that_may_see_nothing_gets_nothing() -> None:
     left = Layout(kept=torch.tensor([[0] * 3 + [1] * 9] * 2) != 0, documents=None)
-    out = plain(*inputs(), terms=terms(layout=left))  # type: ignore[call-arg]
+    out = plain(*inputs(), terms=terms(layout=left))
     assert bool(torch.isfinite(out).all())
     assert not bool(out[:, :, :3].any())
 
@@ -102,7 +102,7 @@ def test_documents_are_told_by_the_batch_and_not_by_the_model() -> None:
     module = SimpleNamespace(is_causal=True)
     out, _ = reference.reference(module, q, k, v, None, scaling=0.3, dropout=0.0)
     reference.tell({})
-    exact = looped(*(each.double() for each in (q, k, v)), terms(layout=LAYOUT))  # type: ignore[arg-type]
+    exact = looped(q.double(), k.double(), v.double(), terms(layout=LAYOUT))
     torch.testing.assert_close(out, exact.transpose(1, 2).float())
 
 
@@ -110,7 +110,7 @@ def test_the_baseline_computes_in_the_run_s_dtype_and_the_reference_above_it() -
     q, k, v = (each.bfloat16() for each in inputs())
     reference.tell({})
     module = SimpleNamespace(is_causal=True)
-    exact = looped(*(each.double() for each in (q, k, v)), terms()).transpose(1, 2)  # type: ignore[arg-type]
+    exact = looped(q.double(), k.double(), v.double(), terms()).transpose(1, 2)
     high, _ = reference.reference(module, q, k, v, None, scaling=0.3)
     low, _ = reference.baseline(module, q, k, v, None, scaling=0.3)
     assert high.dtype == low.dtype == torch.bfloat16
@@ -119,12 +119,12 @@ def test_the_baseline_computes_in_the_run_s_dtype_and_the_reference_above_it() -
 
 def test_every_configuration_of_a_model_gets_the_other_attention_and_its_own_back() -> None:
     inner = torch.nn.Linear(1, 1)
-    inner.config = SimpleNamespace(_attn_implementation_internal="flash_attention_2")  # type: ignore[assignment]
+    inner.config = SimpleNamespace(_attn_implementation_internal="flash_attention_2")
     model = torch.nn.Sequential(inner)
-    model.config = SimpleNamespace(_attn_implementation_internal="sdpa")  # type: ignore[assignment]
+    model.config = SimpleNamespace(_attn_implementation_internal="sdpa")
 
     def names() -> list[str]:
-        return [each.config._attn_implementation_internal for each in (model, inner)]  # type: ignore[union-attr]
+        return [each.config._attn_implementation_internal for each in (model, inner)]
 
     def broken() -> None:
         with reference.attention(model, reference.REFERENCE):
