@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from entrypoint.rehearsal.outcome import Rehearsal
 
 # With less left of the time limit, none is begun: it would only be stopped.
-LEAST_SECONDS: Final = 5.0
+LEAST_SECONDS: Final = 3.0
 # Variables that a launcher sets for its own processes, and that would make one of ours wait for others.
 _LAUNCHERS: Final = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),

@@ -73,10 +73,10 @@ def test_a_failure_stops_the_start_with_its_reason(launcher: ProcessLauncher, wo
 
 
 def test_a_hang_ends_with_the_limit_of_check_and_rehearsal_together(launcher: ProcessLauncher) -> None:
-    result = train(launcher, "hang", ATTN_TIMEOUT="8")
+    result = train(launcher, "hang", ATTN_TIMEOUT="10")
 
     assert (result.code, result.stdout) == (94, b"")
-    assert "was not done after 8 s (ATTN_TIMEOUT) and hung or waited" in result.stderr
+    assert "was not done after 10 s (ATTN_TIMEOUT) and hung or waited" in result.stderr
 
 
 def test_warn_runs_the_command_in_spite_of_it(launcher: ProcessLauncher) -> None:
