@@ -73,11 +73,12 @@ def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
     for found in (
         _asked(flight, outcome),
         _raised(flight, outcome),
-        _ended(outcome, limit),
-        _left(outcome),
+        _fault(outcome, limit),
         _leaks(outcome),
         _numbers(outcome),
         _kernel(outcome),
+        _ended(outcome, limit),  # what it measured before counts, where it is wrong
+        _left(outcome),
     ):
         if found is not None:
             return _accepted(flight, _advised(flight, found))
@@ -153,26 +154,41 @@ def _memory(flight: Flight, outcome: Rehearsal, raised: RaisedEvent) -> Finding:
     return Finding(verdict="FAIL", code=Code.CONFIG, kind="memory", what=what, advice=advice, log=raised.reason)
 
 
+def _fault(outcome: Rehearsal, limit: float) -> Finding | None:
+    """A crash or a hang while the run's own attention is called: the training would meet it too."""
+    slow = outcome.overrun is not None and outcome.overrun.computing
+    if not outcome.in_attention or slow or _no_memory(outcome) or outcome.ending not in {"killed", "timeout"}:
+        return None
+    what = f"The rehearsal {_how(outcome, limit)} in {outcome.phase} with the run's own attention on {outcome.device},"
+    advice = "Start the job on another node; if it ends so there too, use another attention."
+    return gpu_fault("ended", f"{what} as the training would.", advice)
+
+
 def _ended(outcome: Rehearsal, limit: float) -> Finding | None:
-    """A child without a last word, in the words of the check."""
+    """A child without a last word, or with words that were lost."""
     if outcome.ending == "done":
         return not_rehearsed("what it measured did not all arrive") if outcome.lost else None
-    where = f"in {outcome.phase}"
-    if outcome.out_of_memory or outcome.ending == "killed" and outcome.number == signal.SIGKILL:
-        return not_rehearsed(f"the container's memory ran out {where}")
+    if _no_memory(outcome):
+        return not_rehearsed(f"the container's memory ran out in {outcome.phase}")
     if outcome.overrun and outcome.overrun.computing:
         lasted = f"{outcome.overrun.lasted:.0f} s so far"
-        return not_rehearsed(f"no time: after {limit:g} s (ATTN_TIMEOUT) it was computing {where}, for {lasted}")
-    how = f"was not done after {limit:g} s (ATTN_TIMEOUT) and hung or waited"
-    if outcome.ending == "killed":
-        how = f"crashed with {_signal(outcome.number)}"
-    if outcome.ending == "exited":
-        how = f"ended with code {outcome.number} and no result ({cause(outcome.log) or 'no output'})"
-    if outcome.in_attention and outcome.ending in {"killed", "timeout"}:
-        what = f"The rehearsal {how} {where} with the run's own attention on {outcome.device}, as the training would."
-        advice = "Start the job on another node; if it ends so there too, use another attention."
-        return gpu_fault("ended", what, advice)
-    return not_rehearsed(f"the rehearsal {how} {where}")
+        where = f"in {outcome.phase}, for {lasted}"
+        return not_rehearsed(f"no time: after {limit:g} s (ATTN_TIMEOUT) it was computing {where}")
+    return not_rehearsed(f"the rehearsal {_how(outcome, limit)} in {outcome.phase}")
+
+
+def _no_memory(outcome: Rehearsal) -> bool:
+    return outcome.out_of_memory or outcome.ending == "killed" and outcome.number == signal.SIGKILL
+
+
+def _how(outcome: Rehearsal, limit: float) -> str:
+    match outcome.ending:
+        case "killed":
+            return f"crashed with {_signal(outcome.number)}"
+        case "timeout":
+            return f"was not done after {limit:g} s (ATTN_TIMEOUT) and hung or waited"
+        case _:
+            return f"ended with code {outcome.number} and no result ({cause(outcome.log) or 'no output'})"
 
 
 def _signal(number: int) -> str:

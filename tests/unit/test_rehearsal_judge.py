@@ -307,6 +307,12 @@ def test_what_says_nothing_of_the_run_lets_it_start(events: Any, how: dict[str, 
     assert word in found.what
 
 
+def test_what_was_found_wrong_before_the_time_was_up_stays_wrong() -> None:
+    events = (*IN_ATTENTION, replace(COMPARED, run=6.9), replace(LEAK, run=0.05))
+    assert said(left(*events, ending="timeout", overrun=SLOW)).kind == "leak"
+    assert said(left(*events[:-1], ending="timeout", overrun=SLOW)).kind == "numbers"
+
+
 # ---- what the user has accepted ----
 
 
