@@ -8,38 +8,19 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from entrypoint.judge.budgets import FLOAT32, ROUNDOFF
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, wrong
-from entrypoint.rehearsal.events import Difference, RaisedEvent
+from entrypoint.judge.rehearsal_budgets import Weight, leak_budget, weights
+from entrypoint.rehearsal.events import RaisedEvent
 from entrypoint.rehearsal.outcome import Rehearsal
 
 if TYPE_CHECKING:
     from entrypoint.preflight.flight import Flight
 
-# Every numeric tolerance of a rehearsal stands here.
-#
-# A loss or gradient of the whole model is off by what rounding in attention becomes on its way through all layers. How
-# much that is, the baseline measures in the same model: plain attention in the run's own precision, in another order.
-# So a budget is a multiple of the baseline's error, as FlashAttention's rule has it (judge/budgets.py), plus roundings.
-MULTIPLE: Final = 4.0
-ROUNDINGS: Final = 4.0
-# One parameter's baseline can be small by luck: that of all parameters in the middle stands in for it.
-# A gradient far smaller than the largest one is mostly rounding of what it is a part of: its budget has this share of
-# a rounding at the scale of the largest.
-SMALL: Final = 0.01
-# Losses of later steps, over the reference's: the weights differ by then, by rounding alone, and Adam's first steps are
-# of one size whatever the gradient's.
-STEP: Final = 5.0e-3
-# What one document may change in the losses of another: nothing. A rounding of it comes from another order of sums.
-LEAK: Final = 1.0e-4
-LEAK_MULTIPLE: Final = 4.0
-# A gradient of less than this share of the reference's norm is cut, not wrong.
-CUT: Final = 0.05
 # What Axolotl, peft and transformers raise for a configuration that they do not take. Anything else may come from what
 # was made small.
 _REFUSALS: Final = frozenset(
@@ -47,25 +28,6 @@ _REFUSALS: Final = frozenset(
 )
 HUBS: Final = ("huggingface.co", "hf.co", "modelscope.cn")
 _LEAK_RULES: Final = ("P01", "P02", "P03", "P04", "P06", "P09", "P10")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weight:
-    """A loss or gradient against its budget, both as shares of the reference's."""
-
-    what: str
-    error: float
-    budget: float
-    kind: Literal["loss", "gradient", "step"]
-    missing: bool = False
-
-    @property
-    def ratio(self) -> float:
-        return self.error / self.budget
-
-    @property
-    def within(self) -> bool:
-        return self.ratio <= 1.0  # NaN is not
 
 
 def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
@@ -219,14 +181,6 @@ def _leaks(outcome: Rehearsal) -> Finding | None:
     return wrong("leak", what, "Write sample_packing: false, or an attention that keeps packed documents apart.")
 
 
-def leak_budget(outcome: Rehearsal) -> float:
-    """What one document may change in another's loss; more where plain attention's own documents do, so that it is
-    another layer than attention."""
-    leak = outcome.leak
-    own = max(leak.noise or 0.0, leak.reference or 0.0) if leak else 0.0
-    return LEAK_MULTIPLE * own + max(LEAK, ROUNDINGS * roundoff(outcome))
-
-
 def _numbers(outcome: Rehearsal) -> Finding | None:
     over = [weight for weight in weights(outcome) if not weight.within]
     if not over:
@@ -257,65 +211,6 @@ def _words(outcome: Rehearsal, over: Sequence[Weight], shown: Weight) -> str:
 
 def _share(number: float) -> str:
     return f"{number:.2%}" if number >= 1e-4 else f"{number:.1e}"
-
-
-def weights(outcome: Rehearsal) -> tuple[Weight, ...]:
-    """Every number of the comparison against its budget."""
-    return (*_losses(outcome), *_gradients(outcome), *_steps(outcome))
-
-
-def roundoff(outcome: Rehearsal) -> float:
-    """Of the run's own precision."""
-    return ROUNDOFF.get(outcome.batch.dtype, FLOAT32) if outcome.batch else FLOAT32
-
-
-def _losses(outcome: Rehearsal) -> Iterable[Weight]:
-    compared = outcome.compared
-    if compared is None or not compared.reference:
-        return
-    error, own = (_apart(loss, compared.reference) for loss in (compared.run, compared.baseline))
-    budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + ROUNDINGS * roundoff(outcome)
-    yield Weight(what="loss", error=error, budget=budget, kind="loss")
-
-
-def _gradients(outcome: Rehearsal) -> Iterable[Weight]:
-    compared = outcome.compared
-    known = [row for row in compared.gradients if row.norm and row.baseline is not None] if compared else []
-    if not known:
-        return
-    usual = sorted(row.baseline or 0.0 for row in known)[len(known) // 2]
-    largest = max(row.norm or 0.0 for row in known)
-    for row in known:
-        yield _gradient(row, usual, largest, roundoff(outcome))
-
-
-def _gradient(row: Difference, usual: float, largest: float, unit: float) -> Weight:
-    scale = 1.0 + SMALL * largest / (row.norm or largest)
-    cut = row.missing or row.ratio is not None and row.ratio < CUT
-    return Weight(
-        what=row.what,
-        error=math.inf if row.error is None and not row.missing else 1.0 if row.missing else row.error or 0.0,
-        budget=MULTIPLE * max(row.baseline or 0.0, usual) + ROUNDINGS * unit * scale,
-        kind="gradient",
-        missing=cut,
-    )
-
-
-def _steps(outcome: Rehearsal) -> Iterable[Weight]:
-    parts = [outcome.steps.get(part) for part in ("run", "reference", "baseline")]
-    if any(part is None for part in parts):
-        return
-    for number, (run, plain, base) in enumerate(zip(*(part.losses for part in parts if part), strict=False), start=1):
-        if plain:
-            own = _apart(base, plain)
-            budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + STEP
-            if outcome.batch and outcome.batch.dropout and run is not None:
-                continue  # plain attention drops nothing, so all that can be asked is a finite loss
-            yield Weight(what=f"step {number}", error=_apart(run, plain), budget=budget, kind="step")
-
-
-def _apart(loss: float | None, plain: float) -> float:
-    return math.inf if loss is None else abs(loss - plain) / abs(plain)
 
 
 def _kernel(outcome: Rehearsal) -> Finding | None:

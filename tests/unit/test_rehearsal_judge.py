@@ -11,7 +11,8 @@ import pytest
 
 from entrypoint.events import KernelsEvent
 from entrypoint.judge.finding import Code, Finding
-from entrypoint.judge.rehearsal import judge, weights
+from entrypoint.judge.rehearsal import judge
+from entrypoint.judge.rehearsal_budgets import weights
 from entrypoint.outcome import Overrun
 from entrypoint.preflight.commandline import Request
 from entrypoint.preflight.flight import Flight
