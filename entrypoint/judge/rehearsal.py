@@ -20,6 +20,7 @@ from entrypoint.rehearsal.outcome import Rehearsal
 
 if TYPE_CHECKING:
     from entrypoint.preflight.flight import Flight
+    from entrypoint.preflight.judge import Found
 
 # What Axolotl, peft and transformers raise for a configuration that they do not take. Anything else may come from what
 # was made small.
@@ -27,7 +28,14 @@ _REFUSALS: Final = frozenset(
     {"ValueError", "ImportError", "ModuleNotFoundError", "AssertionError", "NotImplementedError"}
 )
 HUBS: Final = ("huggingface.co", "hf.co", "modelscope.cn")
-_LEAK_RULES: Final = ("P01", "P02", "P03", "P04", "P06", "P09", "P10")
+# Rules of the preflight, by the beginnings of their ids, that explain what a rehearsal finds.
+_EXPLAINS: Final = {
+    "leak": ("P01", "P02", "P03", "P04", "P06", "P09", "P10", "M08"),
+    "numbers": ("M05", "M06", "M07", "M08", "M18", "P06", "P10", "F05", "F07", "F18", "E01", "S", "T03", "X02"),
+    "crash": ("F", "I0", "M", "X", "S", "T", "E02", "E04", "G02"),
+    "hub": ("I01", "I02", "I10", "M04"),
+    "kernel": ("F", "K", "M", "X02", "E01", "T03"),
+}
 
 
 def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
@@ -226,19 +234,20 @@ def _kernel(outcome: Rehearsal) -> Finding | None:
 # --- the rules' word ----------------------------------------------------------------------------------------------
 
 
+def _explaining(flight: Flight, found: Finding) -> list[Found]:
+    """What the rules had to say of this, refusals that the user accepted among it."""
+    return [item for item in flight.findings if item.id.startswith(_EXPLAINS.get(found.kind, ("none",)))]
+
+
 def _advised(flight: Flight, found: Finding) -> Finding:
-    """What to write instead, where a rule of the preflight has it."""
-    rules = [item for item in flight.findings if item.instead and item.level in {"refuse", "warn"}]
-    if found.kind == "leak":
-        rules = [item for item in rules if item.id in _LEAK_RULES] or rules
-    if found.code is Code.PASS or not rules:
-        return found
-    return replace(found, advice=f"Write {rules[0].instead} [{rules[0].id}].")
+    """With what to write instead, where a rule has it."""
+    rules = [item for item in _explaining(flight, found) if item.instead and item.level in {"refuse", "warn"}]
+    return replace(found, advice=f"Write {rules[0].instead} [{rules[0].id}].") if rules else found
 
 
 def _accepted(flight: Flight, found: Finding) -> Finding:
     """A refusal of the rules that the user has accepted is not held against the run a second time."""
-    refused = {item.id for item in flight.findings if item.level == "refuse"}
+    refused = {item.id for item in _explaining(flight, found) if item.level == "refuse"}
     allowed = sorted(refused & flight.allowed)
     if found.code is not Code.WRONG or not allowed:
         return found

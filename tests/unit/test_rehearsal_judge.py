@@ -317,6 +317,15 @@ def test_what_was_found_wrong_before_the_time_was_up_stays_wrong() -> None:
 # ---- what the user has accepted ----
 
 
+def test_a_rule_about_something_else_neither_advises_nor_excuses() -> None:
+    """P07 is about memory; that P03 was accepted says nothing of a gradient that is cut."""
+    config = {"sample_packing": True, "pad_to_sequence_len": False}
+    cut = whole(compared=replace(COMPARED, gradients=(replace(Q, error=1.0, ratio=0.0), DOWN)))
+    found = said(cut, flight(config, allowed="P03"))
+    assert (found.verdict, found.code) == ("FAIL", Code.WRONG)
+    assert "[P0" not in found.advice
+
+
 def test_a_refusal_that_was_accepted_is_not_held_against_the_run_again() -> None:
     outcome = whole(leak=replace(LEAK, run=0.05))
     found = said(outcome, flight({"sample_packing": True}, allowed="P03"))
