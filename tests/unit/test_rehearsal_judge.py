@@ -308,6 +308,20 @@ def test_what_says_nothing_of_the_run_lets_it_start(events: Any, how: dict[str, 
     assert word in found.what
 
 
+@pytest.mark.parametrize(
+    ("event", "word"),
+    [
+        (replace(COMPARED, reference=None), "loss is not finite"),
+        (replace(COMPARED, gradients=(replace(Q, norm=None),)), "no gradient"),
+        (replace(COMPARED, gradients=()), "no gradient"),
+    ],
+)
+def test_a_comparison_with_nothing_is_none(event: ComparedEvent, word: str) -> None:
+    found = said(whole(compared=event))
+    assert found.verdict == "NOT_CHECKED"
+    assert word in found.what
+
+
 def test_what_was_found_wrong_before_the_time_was_up_stays_wrong() -> None:
     events = (*IN_ATTENTION, replace(COMPARED, run=6.9), replace(LEAK, run=0.05))
     assert said(left(*events, ending="timeout", overrun=SLOW)).kind == "leak"
