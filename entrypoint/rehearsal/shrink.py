@@ -63,8 +63,8 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
         _positive(full, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size")
     )
     kv_heads = full.get("num_key_value_heads") or heads
-    parts = [full.get(key) for key in ("qk_nope_head_dim", "qk_rope_head_dim")]  # MLA's; its head_dim is the second
-    head_dim = sum(parts) if all(map(_is_count, parts)) else full.get("head_dim") or hidden // heads
+    nope = full.get("qk_nope_head_dim") or 0  # MLA's, beside the rotated part of a head, which its head_dim is
+    head_dim = nope + full["qk_rope_head_dim"] if nope else full.get("head_dim") or hidden // heads
     values = dict(full)
     said: list[str] = []
     indices = chosen_layers(full.get("layer_types"), layers)
@@ -73,7 +73,7 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
     if len(indices) < layers:
         said.append(f"{len(indices)} of {layers} layers{f' ({_counted(kinds)})' if len(set(kinds)) > 1 else ''}")
     if free_head_dim:
-        values |= {} if parts[0] else {"head_dim": head_dim}
+        values |= {} if nope else {"head_dim": head_dim}
         small_hidden = min(hidden, HIDDEN)
     else:
         heads, kv_heads = _fewer_heads(heads, kv_heads, head_dim, said)
