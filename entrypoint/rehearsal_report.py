@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict
 from typing import Any, Final
 
-from entrypoint.judge import rehearsal
 from entrypoint.judge.finding import Finding
+from entrypoint.judge.rehearsal_budgets import Weight, weights
 from entrypoint.rehearsal.outcome import Rehearsal
 
 WORST: Final = 8  # numbers, those nearest to their limit or past it
@@ -17,7 +17,7 @@ def rehearsal_part(action: str, outcome: Rehearsal | None, finding: Finding) -> 
     """The report's part `rehearsal`; without an outcome there was none, for the reason in `finding`."""
     verdict = "PASS" if finding.verdict == "DEGRADED" else finding.verdict
     known = outcome or Rehearsal(device="", backend="")
-    ordered = sorted(rehearsal.weights(known), key=lambda weight: -weight.ratio)
+    ordered = sorted(weights(known), key=lambda weight: -weight.ratio)
     leak, kernels, end = known.leak, known.kernels, known.end
     return {
         "verdict": verdict,
@@ -43,7 +43,7 @@ def _losses(outcome: Rehearsal, part: str) -> list[float | None]:
     return list(outcome.steps[part].losses) if part in outcome.steps else []
 
 
-def _difference(weight: rehearsal.Weight) -> dict[str, Any]:
+def _difference(weight: Weight) -> dict[str, Any]:
     """What is not finite is null: JSON has no infinity."""
     numbers = {"error": weight.error, "budget": weight.budget, "ratio": weight.ratio}
     return {

@@ -8,64 +8,34 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from entrypoint.judge.budgets import FLOAT32, ROUNDOFF
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, wrong
-from entrypoint.rehearsal.events import Difference, RaisedEvent
+from entrypoint.judge.rehearsal_budgets import Weight, leak_budget, weights
+from entrypoint.rehearsal.events import RaisedEvent
 from entrypoint.rehearsal.outcome import Rehearsal
 
 if TYPE_CHECKING:
     from entrypoint.preflight.flight import Flight
+    from entrypoint.preflight.judge import Found
 
-# Every numeric tolerance of a rehearsal stands here.
-#
-# A loss or gradient of the whole model is off by what rounding in attention becomes on its way through all layers. How
-# much that is, the baseline measures in the same model: plain attention in the run's own precision, in another order.
-# So a budget is a multiple of the baseline's error, as FlashAttention's rule has it (judge/budgets.py), plus roundings.
-MULTIPLE: Final = 4.0
-ROUNDINGS: Final = 4.0
-# One parameter's baseline can be small by luck: that of all parameters in the middle stands in for it.
-# A gradient far smaller than the largest one is mostly rounding of what it is a part of: its budget has this share of
-# a rounding at the scale of the largest.
-SMALL: Final = 0.01
-# Losses of later steps, over the reference's: the weights differ by then, by rounding alone, and Adam's first steps are
-# of one size whatever the gradient's.
-STEP: Final = 5.0e-3
-# What one document may change in the losses of another: nothing. A rounding of it comes from another order of sums.
-LEAK: Final = 1.0e-4
-LEAK_MULTIPLE: Final = 4.0
-# A gradient of less than this share of the reference's norm is cut, not wrong.
-CUT: Final = 0.05
 # What Axolotl, peft and transformers raise for a configuration that they do not take. Anything else may come from what
 # was made small.
 _REFUSALS: Final = frozenset(
     {"ValueError", "ImportError", "ModuleNotFoundError", "AssertionError", "NotImplementedError"}
 )
 HUBS: Final = ("huggingface.co", "hf.co", "modelscope.cn")
-_LEAK_RULES: Final = ("P01", "P02", "P03", "P04", "P06", "P09", "P10")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weight:
-    """A loss or gradient against its budget, both as shares of the reference's."""
-
-    what: str
-    error: float
-    budget: float
-    kind: Literal["loss", "gradient", "step"]
-    missing: bool = False
-
-    @property
-    def ratio(self) -> float:
-        return self.error / self.budget
-
-    @property
-    def within(self) -> bool:
-        return self.ratio <= 1.0  # NaN is not
+# Rules of the preflight, by the beginnings of their ids, that explain what a rehearsal finds.
+_EXPLAINS: Final = {
+    "leak": ("P01", "P02", "P03", "P04", "P06", "P09", "P10", "M08"),
+    "numbers": ("M05", "M06", "M07", "M08", "M18", "P06", "P10", "F05", "F07", "F18", "E01", "S", "T03", "X02"),
+    "crash": ("F", "I0", "M", "X", "S", "T", "E02", "E04", "G02"),
+    "hub": ("I01", "I02", "I10", "M04"),
+    "kernel": ("F", "K", "M", "X02", "E01", "T03"),
+}
 
 
 def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
@@ -73,11 +43,12 @@ def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
     for found in (
         _asked(flight, outcome),
         _raised(flight, outcome),
-        _ended(outcome, limit),
-        _left(outcome),
+        _fault(outcome, limit),
         _leaks(outcome),
         _numbers(outcome),
         _kernel(outcome),
+        _ended(outcome, limit),  # what it measured before counts, where it is wrong
+        _left(outcome),
     ):
         if found is not None:
             return _accepted(flight, _advised(flight, found))
@@ -153,26 +124,41 @@ def _memory(flight: Flight, outcome: Rehearsal, raised: RaisedEvent) -> Finding:
     return Finding(verdict="FAIL", code=Code.CONFIG, kind="memory", what=what, advice=advice, log=raised.reason)
 
 
+def _fault(outcome: Rehearsal, limit: float) -> Finding | None:
+    """A crash or a hang while the run's own attention is called: the training would meet it too."""
+    slow = outcome.overrun is not None and outcome.overrun.computing
+    if not outcome.in_attention or slow or _no_memory(outcome) or outcome.ending not in {"killed", "timeout"}:
+        return None
+    what = f"The rehearsal {_how(outcome, limit)} in {outcome.phase} with the run's own attention on {outcome.device},"
+    advice = "Start the job on another node; if it ends so there too, use another attention."
+    return gpu_fault("ended", f"{what} as the training would.", advice)
+
+
 def _ended(outcome: Rehearsal, limit: float) -> Finding | None:
-    """A child without a last word, in the words of the check."""
+    """A child without a last word, or with words that were lost."""
     if outcome.ending == "done":
         return not_rehearsed("what it measured did not all arrive") if outcome.lost else None
-    where = f"in {outcome.phase}"
-    if outcome.out_of_memory or outcome.ending == "killed" and outcome.number == signal.SIGKILL:
-        return not_rehearsed(f"the container's memory ran out {where}")
+    if _no_memory(outcome):
+        return not_rehearsed(f"the container's memory ran out in {outcome.phase}")
     if outcome.overrun and outcome.overrun.computing:
         lasted = f"{outcome.overrun.lasted:.0f} s so far"
-        return not_rehearsed(f"no time: after {limit:g} s (ATTN_TIMEOUT) it was computing {where}, for {lasted}")
-    how = f"was not done after {limit:g} s (ATTN_TIMEOUT) and hung or waited"
-    if outcome.ending == "killed":
-        how = f"crashed with {_signal(outcome.number)}"
-    if outcome.ending == "exited":
-        how = f"ended with code {outcome.number} and no result ({cause(outcome.log) or 'no output'})"
-    if outcome.in_attention and outcome.ending in {"killed", "timeout"}:
-        what = f"The rehearsal {how} {where} with the run's own attention on {outcome.device}, as the training would."
-        advice = "Start the job on another node; if it ends so there too, use another attention."
-        return gpu_fault("ended", what, advice)
-    return not_rehearsed(f"the rehearsal {how} {where}")
+        where = f"in {outcome.phase}, for {lasted}"
+        return not_rehearsed(f"no time: after {limit:g} s (ATTN_TIMEOUT) it was computing {where}")
+    return not_rehearsed(f"the rehearsal {_how(outcome, limit)} in {outcome.phase}")
+
+
+def _no_memory(outcome: Rehearsal) -> bool:
+    return outcome.out_of_memory or outcome.ending == "killed" and outcome.number == signal.SIGKILL
+
+
+def _how(outcome: Rehearsal, limit: float) -> str:
+    match outcome.ending:
+        case "killed":
+            return f"crashed with {_signal(outcome.number)}"
+        case "timeout":
+            return f"was not done after {limit:g} s (ATTN_TIMEOUT) and hung or waited"
+        case _:
+            return f"ended with code {outcome.number} and no result ({cause(outcome.log) or 'no output'})"
 
 
 def _signal(number: int) -> str:
@@ -183,9 +169,15 @@ def _signal(number: int) -> str:
 
 
 def _left(outcome: Rehearsal) -> Finding | None:
+    """What was not compared, and why."""
     if outcome.left is not None:
         return not_rehearsed(outcome.left.reason)
-    return not_rehearsed("it ended without comparing anything") if outcome.compared is None else None
+    if outcome.compared is None or "run" not in outcome.steps:
+        return not_rehearsed("it ended without comparing anything")
+    if outcome.compared.reference is None:
+        return not_rehearsed("with plain attention the small model's loss is not finite")
+    compared = any(weight.kind == "gradient" for weight in weights(outcome))
+    return None if compared else not_rehearsed("no gradient of the small model could be compared")
 
 
 # --- what it measured ---------------------------------------------------------------------------------------------
@@ -201,14 +193,6 @@ def _leaks(outcome: Rehearsal) -> Finding | None:
     much = "and is not finite" if math.isinf(change) else f"by up to {change:.2%} of the largest loss"
     what = f"packed documents see each other: the loss of document 2 changes when document 1 does, {much}."
     return wrong("leak", what, "Write sample_packing: false, or an attention that keeps packed documents apart.")
-
-
-def leak_budget(outcome: Rehearsal) -> float:
-    """What one document may change in another's loss; more where plain attention's own documents do, so that it is
-    another layer than attention."""
-    leak = outcome.leak
-    own = max(leak.noise or 0.0, leak.reference or 0.0) if leak else 0.0
-    return LEAK_MULTIPLE * own + max(LEAK, ROUNDINGS * roundoff(outcome))
 
 
 def _numbers(outcome: Rehearsal) -> Finding | None:
@@ -243,65 +227,6 @@ def _share(number: float) -> str:
     return f"{number:.2%}" if number >= 1e-4 else f"{number:.1e}"
 
 
-def weights(outcome: Rehearsal) -> tuple[Weight, ...]:
-    """Every number of the comparison against its budget."""
-    return (*_losses(outcome), *_gradients(outcome), *_steps(outcome))
-
-
-def roundoff(outcome: Rehearsal) -> float:
-    """Of the run's own precision."""
-    return ROUNDOFF.get(outcome.batch.dtype, FLOAT32) if outcome.batch else FLOAT32
-
-
-def _losses(outcome: Rehearsal) -> Iterable[Weight]:
-    compared = outcome.compared
-    if compared is None or not compared.reference:
-        return
-    error, own = (_apart(loss, compared.reference) for loss in (compared.run, compared.baseline))
-    budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + ROUNDINGS * roundoff(outcome)
-    yield Weight(what="loss", error=error, budget=budget, kind="loss")
-
-
-def _gradients(outcome: Rehearsal) -> Iterable[Weight]:
-    compared = outcome.compared
-    known = [row for row in compared.gradients if row.norm and row.baseline is not None] if compared else []
-    if not known:
-        return
-    usual = sorted(row.baseline or 0.0 for row in known)[len(known) // 2]
-    largest = max(row.norm or 0.0 for row in known)
-    for row in known:
-        yield _gradient(row, usual, largest, roundoff(outcome))
-
-
-def _gradient(row: Difference, usual: float, largest: float, unit: float) -> Weight:
-    scale = 1.0 + SMALL * largest / (row.norm or largest)
-    cut = row.missing or row.ratio is not None and row.ratio < CUT
-    return Weight(
-        what=row.what,
-        error=math.inf if row.error is None and not row.missing else 1.0 if row.missing else row.error or 0.0,
-        budget=MULTIPLE * max(row.baseline or 0.0, usual) + ROUNDINGS * unit * scale,
-        kind="gradient",
-        missing=cut,
-    )
-
-
-def _steps(outcome: Rehearsal) -> Iterable[Weight]:
-    parts = [outcome.steps.get(part) for part in ("run", "reference", "baseline")]
-    if any(part is None for part in parts):
-        return
-    for number, (run, plain, base) in enumerate(zip(*(part.losses for part in parts if part), strict=False), start=1):
-        if plain:
-            own = _apart(base, plain)
-            budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + STEP
-            if outcome.batch and outcome.batch.dropout and run is not None:
-                continue  # plain attention drops nothing, so all that can be asked is a finite loss
-            yield Weight(what=f"step {number}", error=_apart(run, plain), budget=budget, kind="step")
-
-
-def _apart(loss: float | None, plain: float) -> float:
-    return math.inf if loss is None else abs(loss - plain) / abs(plain)
-
-
 def _kernel(outcome: Rehearsal) -> Finding | None:
     """Another backend's kernel than the one that the configuration runs. What no rule knows proves nothing."""
     kernels = outcome.kernels
@@ -315,19 +240,20 @@ def _kernel(outcome: Rehearsal) -> Finding | None:
 # --- the rules' word ----------------------------------------------------------------------------------------------
 
 
+def _explaining(flight: Flight, found: Finding) -> list[Found]:
+    """What the rules had to say of this, refusals that the user accepted among it."""
+    return [item for item in flight.findings if item.id.startswith(_EXPLAINS.get(found.kind, ("none",)))]
+
+
 def _advised(flight: Flight, found: Finding) -> Finding:
-    """What to write instead, where a rule of the preflight has it."""
-    rules = [item for item in flight.findings if item.instead and item.level in {"refuse", "warn"}]
-    if found.kind == "leak":
-        rules = [item for item in rules if item.id in _LEAK_RULES] or rules
-    if found.code is Code.PASS or not rules:
-        return found
-    return replace(found, advice=f"Write {rules[0].instead} [{rules[0].id}].")
+    """With what to write instead, where a rule has it."""
+    rules = [item for item in _explaining(flight, found) if item.instead and item.level in {"refuse", "warn"}]
+    return replace(found, advice=f"Write {rules[0].instead} [{rules[0].id}].") if rules else found
 
 
 def _accepted(flight: Flight, found: Finding) -> Finding:
     """A refusal of the rules that the user has accepted is not held against the run a second time."""
-    refused = {item.id for item in flight.findings if item.level == "refuse"}
+    refused = {item.id for item in _explaining(flight, found) if item.level == "refuse"}
     allowed = sorted(refused & flight.allowed)
     if found.code is not Code.WRONG or not allowed:
         return found
