@@ -27,14 +27,19 @@ class Job:
     seeded: str = ""
 
 
-def rehearse(image: str, jobs: Iterable[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Each job with what inside.py says of it, as it ends. Raises CalledProcessError when the container fails."""
+def rehearse(image: str, jobs: Iterable[Job], *, tree: bool = True) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Each job with what inside.py says of it, as it ends; with `tree` by this tree's entrypoint.
+
+    Raises CalledProcessError when the container fails.
+    """
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o755)
         given = list(jobs)
         lines = [json.dumps(_prepared(job, root / str(number))) for number, job in enumerate(given)]
-        with subprocess.Popen(_command(image, root), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        with subprocess.Popen(
+            _command(image, root, tree=tree), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as run:
             assert run.stdin is not None
             assert run.stdout is not None
             run.stdin.write("\n".join(lines) + "\n")
@@ -52,9 +57,10 @@ def _prepared(job: Job, folder: Path) -> dict[str, Any]:
     return {"name": job.name, "folder": place, "seeded": job.seeded, "seed": job.setting.seed}
 
 
-def _command(image: str, root: Path) -> list[str]:
-    mounts = {root: "/jobs", PLANTED: "/seeded/planted", INSIDE: "/inside.py", ROOT / "entrypoint": "/opt/attn/entrypoint"}
-    options = [f"--volume={source}:{target}:ro" for source, target in mounts.items()]
+def _command(image: str, root: Path, *, tree: bool) -> list[str]:
+    mounted = {root: "/jobs", PLANTED: "/seeded/planted", INSIDE: "/inside.py"}
+    mounted |= {ROOT / "entrypoint": "/opt/attn/entrypoint"} if tree else {}
+    options = [f"--volume={source}:{target}:ro" for source, target in mounted.items()]
     options += [f"--env={name}={value}" for name, value in THREADS.items()]
     run = ["docker", "run", "--rm", "-i", "--network=none", *options, image]
     return [*run, "nice", "-n", "19", "python", "-P", "/inside.py"]

@@ -112,7 +112,13 @@ def rehearsed(folder: str) -> dict[str, Any]:
         key=None,
         note=lambda sentence: None,
     )
-    empty = {"headline": {"what": "", "advice": ""}, "verdict": "PASS", "code": {"number": 0}, "reasons": [], "logs": []}
+    empty = {
+        "headline": {"what": "", "advice": ""},
+        "verdict": "PASS",
+        "code": {"number": 0},
+        "reasons": [],
+        "logs": [],
+    }
     report = rehearse.rehearsed(wanted, empty)
     part = report["rehearsal"]
     return {"code": report["code"]["number"], "verdict": report["verdict"], "reason": part["reason"], "rehearsal": part}

@@ -1,8 +1,10 @@
 """Rehearse seeded defects and healthy runs in an image, and keep what came of each.
 
-    python -m tests.rehearsal.run --image axolotl-attn:sdpa-cpu [--seeded [NAME…]] [--healthy N] --out FILE
+    python -m tests.rehearsal.run --image axolotl-attn:sdpa-cpu [--seeded [NAME…]] [--healthy N] [--whole] --out FILE
 
-The entrypoint is this tree's. One line a run; FILE is written after each, as JSON, and says which versions ran.
+The entrypoint is this tree's. Rehearsals run one after another in one container, each in a process forked off after
+Axolotl's import (forked.py); with --whole each is a start of its own, the kernel's check included. One line a run;
+FILE is written after each, as JSON, and says which versions ran.
 """
 
 from __future__ import annotations
@@ -12,45 +14,63 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tests.rehearsal.container import LIMIT, Start, start
-from tests.rehearsal.families import Setting, drawn
+from tests.rehearsal import container, forked
+from tests.rehearsal.families import drawn
+from tests.rehearsal.forked import Job
 from tests.rehearsal.seeded import SEEDED
 
 PACKAGES: Final = ("torch", "transformers", "axolotl", "peft")
 
 
-def row(setting: Setting, done: Start) -> dict[str, Any]:
-    """What is kept of a start."""
-    return {
-        "setting": setting.document(),
-        "code": done.code,
-        "verdict": done.report.get("verdict"),
-        "rehearsal": done.rehearsal.get("verdict"),
-        "reason": done.reason,
-        "ratio": done.ratio,
-        "seconds": {"start": round(done.seconds, 1), **done.rehearsal.get("seconds", {})},
+def jobs_of(names: Iterable[str], seeds: Iterable[int]) -> list[Job]:
+    """The seeded defects, and then healthy runs."""
+    seeded = [Job(name=name, setting=SEEDED[name].setting, seeded=name) for name in names]
+    return [*seeded, *(Job(name=f"healthy {seed}", setting=drawn(seed)) for seed in seeds)]
+
+
+def outcomes(image: str, jobs: list[Job], limit: int, *, whole: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Each job with its code, verdict, reason, report's part and seconds, as it ends."""
+    if not whole:
+        yield from forked.rehearse(image, jobs)
+        return
+    for job in jobs:
+        done = container.start(image, job.setting, seeded=job.seeded, limit=limit)
+        words = {"code": done.code, "verdict": done.report.get("verdict"), "reason": done.reason}
+        yield job, {**words, "rehearsal": done.rehearsal, "seconds": done.seconds}
+
+
+def row(job: Job, told: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a job, and whether it ended as it must."""
+    part = told["rehearsal"] or {}
+    kept = {
+        "name": job.name,
+        "good": good(job, told),
+        "setting": job.setting.document(),
+        "code": told["code"],
+        "rehearsal": part.get("verdict"),
+        "reason": told["reason"],
+        "ratio": worst(part),
+        "seconds": round(told["seconds"], 1),
     }
+    return kept | ({"cpu_seconds": round(told["cpu"], 1)} if "cpu" in told else {})
 
 
-def seeded(image: str, name: str, limit: int) -> tuple[dict[str, Any], Start]:
-    """A defect's run, and whether it ended with the code and the word that are expected."""
-    expected = SEEDED[name]
-    done = start(image, expected.setting, seeded=name, limit=limit)
-    found = done.code == expected.code and bool(re.search(expected.word, done.reason))
-    wanted = {"code": expected.code, "word": expected.word}
-    return {"name": name, "found": found, "expected": wanted, **row(expected.setting, done)}, done
+def good(job: Job, told: dict[str, Any]) -> bool:
+    """A defect has the code and the word that are expected; a healthy run was rehearsed and passed."""
+    if expected := SEEDED.get(job.seeded):
+        return told["code"] == expected.code and bool(re.search(expected.word, told["reason"] or ""))
+    return told["code"] == 0 and (told["rehearsal"] or {}).get("verdict") == "PASS"
 
 
-def healthy(image: str, seed: int, limit: int) -> tuple[dict[str, Any], Start]:
-    """A healthy run, and whether it was rehearsed and passed."""
-    setting = drawn(seed)
-    done = start(image, setting, limit=limit)
-    passed = done.code == 0 and done.rehearsal.get("verdict") == "PASS"
-    return {"name": f"healthy {seed}", "passed": passed, **row(setting, done)}, done
+def worst(part: dict[str, Any]) -> float | None:
+    """The largest error, in budgets; None where nothing was compared, or where one is not finite."""
+    ratios = [difference["ratio"] for difference in part.get("differences", [])]
+    return None if not ratios or None in ratios else round(max(ratios), 4)
 
 
 def versions(image: str) -> dict[str, str]:
@@ -61,33 +81,41 @@ def versions(image: str) -> dict[str, str]:
     return found
 
 
+def write(record: dict[str, Any], path: Path) -> None:
+    """As JSON, with a line for each run."""
+    head = json.dumps({name: value for name, value in record.items() if name != "runs"}, indent=1)
+    runs = ",\n".join(f"  {json.dumps(kept)}" for kept in record["runs"])
+    path.write_text(f'{head[:-2]},\n "runs": [\n{runs}\n ]\n}}\n', encoding="utf-8")
+
+
 def line(kept: dict[str, Any]) -> str:
-    good = kept.get("found", kept.get("passed"))
-    ratio = "" if kept["ratio"] is None else f" ratio {kept['ratio']:.3g}"
-    seconds = " ".join(f"{name} {value:.1f}" for name, value in kept["seconds"].items())
-    return f"{'ok  ' if good else 'BAD '} {kept['name']}: {kept['code']}{ratio} [{seconds}] {kept['reason'][:300]}"
+    ratio = "" if kept["ratio"] is None else f", {kept['ratio']:.2f} of its budget"
+    verdict = "good" if kept["good"] else "BAD"
+    return (
+        f"{verdict:<5}{kept['name']} ({kept['seconds']:.0f} s): {kept['code']}{ratio}. {(kept['reason'] or '')[:300]}"
+    )
 
 
 def main() -> int:
+    """Exit status 1 when a defect was not found, or a healthy run did not pass."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default="axolotl-attn:sdpa-cpu")
-    parser.add_argument("--seeded", nargs="*", metavar="NAME", choices=list(SEEDED), help="these defects; none: all")
+    parser.add_argument("--seeded", nargs="*", metavar="NAME", help="these defects; without a name all")
     parser.add_argument("--healthy", type=int, default=0, metavar="N", help="so many healthy runs")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of their seeds")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="ATTN_TIMEOUT of each start (default: %(default)s)")
+    parser.add_argument("--whole", action="store_true", help="a container for each, from its start to its end")
+    parser.add_argument("--limit", type=int, default=container.LIMIT, help="ATTN_TIMEOUT of a whole start")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     names = [] if options.seeded is None else options.seeded or list(SEEDED)
+    jobs = jobs_of(names, range(options.first, options.first + options.healthy))
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "image": options.image}
-    record |= {"versions": versions(options.image), "runs": []}
-    jobs = [(seeded, name) for name in names]
-    jobs += [(healthy, seed) for seed in range(options.first, options.first + options.healthy)]
-    for work, argument in jobs:
-        kept, done = work(options.image, argument, options.limit)
-        record["runs"].append(kept)
-        print(line(kept), flush=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return sum(not kept.get("found", kept.get("passed")) for kept in record["runs"]) > 0
+    record |= {"whole": options.whole, "versions": versions(options.image), "runs": []}
+    for job, told in outcomes(options.image, jobs, options.limit, whole=options.whole):
+        record["runs"].append(row(job, told))
+        print(line(record["runs"][-1]), flush=True)
+        write(record, options.out)
+    return int(len(record["runs"]) < len(jobs) or not all(kept["good"] for kept in record["runs"]))
 
 
 if __name__ == "__main__":

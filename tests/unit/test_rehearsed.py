@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import asdict
@@ -72,7 +73,9 @@ def test_healthy_rehearsals_were_of_every_kind(healthy: list[dict[str, Any]]) ->
     settings = [run["setting"] for run in healthy]
     kinds = {(each["family"], each["packed"], each["lora"]) for each in settings}
 
-    assert kinds == {(family, packed, lora) for family in ATTENTIONS for packed in (False, True) for lora in (False, True)}
+    assert kinds == {
+        (family, packed, lora) for family in ATTENTIONS for packed in (False, True) for lora in (False, True)
+    }
     assert {(each["family"], each["attention"]) for each in settings} == {
         (family, attention) for family, attentions in ATTENTIONS.items() for attention in attentions
     }
