@@ -55,7 +55,7 @@ SEEDED: Final[dict[str, Expected]] = {
     "second half of the heads zero": _on("mistral"),
     "heads rotated in the output": _on("qwen3", packed=True),
     "NaN where a row is padding": _on("llama", "finite|NaN"),
-    "weights of 5 bits": _on("llama", bf16=True),
+    "weights of 5 bits": _on("llama"),
     "inputs rounded to bfloat16": _on("llama"),
     "dropout although 0": _on("qwen3", checkpointing=True),
     "output of the call before": _on("llama"),
