@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.rehearsal.container import PLANTED, ROOT
+from tests.rehearsal.container import LIMIT, PLANTED, ROOT
 from tests.rehearsal.families import Setting, write
 
 INSIDE: Final = Path(__file__).resolve().parent / "inside.py"
@@ -20,11 +20,12 @@ THREADS: Final = {"OMP_NUM_THREADS": "1", "ATTN_CHECK": "off", "PYTHONPATH": "/o
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A rehearsal; `seeded` names its defect, or is empty."""
+    """A rehearsal; `seeded` names its defect, or is empty; `limit` is its ATTN_TIMEOUT, in seconds."""
 
     name: str
     setting: Setting
     seeded: str = ""
+    limit: int = LIMIT
 
 
 def rehearse(image: str, jobs: Iterable[Job], *, tree: bool = True) -> Iterator[tuple[Job, dict[str, Any]]]:
@@ -54,7 +55,7 @@ def _prepared(job: Job, folder: Path) -> dict[str, Any]:
     """What inside.py reads, once the folder is written; in the container it is below /jobs."""
     write(job.setting, folder)
     place = f"/jobs/{folder.name}"
-    return {"name": job.name, "folder": place, "seeded": job.seeded, "seed": job.setting.seed}
+    return {"name": job.name, "folder": place, "seeded": job.seeded, "seed": job.setting.seed, "limit": job.limit}
 
 
 def _command(image: str, root: Path, *, tree: bool) -> list[str]:

@@ -1,6 +1,6 @@
 """Runs inside an image: many rehearsals after one import of Axolotl, each in a process that is forked off.
 
-stdin: a line of JSON for each, {"name", "folder", "seeded", "seed"}; stdout: {"name", "code", "verdict", "reason",
+stdin: a line of JSON for each, {"name", "folder", "seeded", "seed", "limit"}; stdout: {"name", "code", "verdict", "reason",
 "rehearsal", "seconds", "cpu"}. All but the start of the child is the entrypoint's own: it looks at the configuration,
 reads the child's events, and judges.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, Final
 
-LIMIT: Final = 300.0  # seconds of one rehearsal
 HOME: Final = Path("/opt/attn")
 
 
@@ -84,13 +83,13 @@ def main() -> None:
     for line in sys.stdin:
         Forked.job = json.loads(line)
         began = time.monotonic()
-        answer = rehearsed(Forked.job["folder"])
+        answer = rehearsed(Forked.job["folder"], Forked.job["limit"])
         answer |= {"name": Forked.job["name"], "seconds": time.monotonic() - began, "cpu": begun[-1].cpu}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def rehearsed(folder: str) -> dict[str, Any]:
+def rehearsed(folder: str, limit: float) -> dict[str, Any]:
     """What a start in `folder` would find, from its preflight on, without the check of the kernel."""
     from entrypoint import rehearse
     from entrypoint.devices import look as devices
@@ -106,8 +105,8 @@ def rehearsed(folder: str) -> dict[str, Any]:
         flight=flight,
         home=HOME,
         environ=environ,
-        seconds=LIMIT,
-        deadline=time.monotonic() + LIMIT,
+        seconds=limit,
+        deadline=time.monotonic() + limit,
         directory=None,
         key=None,
         note=lambda sentence: None,

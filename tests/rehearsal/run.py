@@ -29,17 +29,17 @@ PACKAGES: Final = ("torch", "transformers", "axolotl", "peft")
 
 def jobs_of(names: Iterable[str], seeds: Iterable[int]) -> list[Job]:
     """The seeded defects, and then healthy runs."""
-    seeded = [Job(name=name, setting=SEEDED[name].setting, seeded=name) for name in names]
+    seeded = [Job(name=name, setting=SEEDED[name].setting, seeded=name, limit=SEEDED[name].limit) for name in names]
     return [*seeded, *(Job(name=f"healthy {seed}", setting=drawn(seed)) for seed in seeds)]
 
 
-def outcomes(image: str, jobs: list[Job], limit: int, *, whole: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
+def outcomes(image: str, jobs: list[Job], *, whole: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Each job with its code, verdict, reason, report's part and seconds, as it ends."""
     if not whole:
         yield from forked.rehearse(image, jobs)
         return
     for job in jobs:
-        done = container.start(image, job.setting, seeded=job.seeded, limit=limit)
+        done = container.start(image, job.setting, seeded=job.seeded, limit=job.limit)
         words = {"code": done.code, "verdict": done.report.get("verdict"), "reason": done.reason}
         yield job, {**words, "rehearsal": done.rehearsal, "seconds": done.seconds}
 
@@ -104,14 +104,13 @@ def main() -> int:
     parser.add_argument("--healthy", type=int, default=0, metavar="N", help="so many healthy runs")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of their seeds")
     parser.add_argument("--whole", action="store_true", help="a container for each, from its start to its end")
-    parser.add_argument("--limit", type=int, default=container.LIMIT, help="ATTN_TIMEOUT of a whole start")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     names = [] if options.seeded is None else options.seeded or list(SEEDED)
     jobs = jobs_of(names, range(options.first, options.first + options.healthy))
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "image": options.image}
     record |= {"whole": options.whole, "versions": versions(options.image), "runs": []}
-    for job, told in outcomes(options.image, jobs, options.limit, whole=options.whole):
+    for job, told in outcomes(options.image, jobs, whole=options.whole):
         record["runs"].append(row(job, told))
         print(line(record["runs"][-1]), flush=True)
         write(record, options.out)

@@ -8,24 +8,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from tests.rehearsal.container import LIMIT
 from tests.rehearsal.families import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the start's report says of a defect in `setting`: its code, and `word` in the reason."""
+    """What the start's report says of a defect in `setting`: its code, and `word` in the reason.
+
+    `limit`: its ATTN_TIMEOUT, in seconds.
+    """
 
     setting: Setting
     code: int = 92
     word: str = "attention"
+    limit: int = LIMIT
 
 
 # Four heads on two kv heads, and a scale that is not that of head_dim in the families that have their own.
 SEED: Final = 20
 
 
-def _on(family: str, word: str = "attention", code: int = 92, **keys: bool | str) -> Expected:
-    return Expected(setting=Setting(family=family, seed=SEED, **keys), word=word, code=code)  # type: ignore[arg-type]
+def _on(family: str, word: str = "attention", code: int = 92, limit: int = LIMIT, **keys: bool | str) -> Expected:
+    return Expected(setting=Setting(family=family, seed=SEED, **keys), word=word, code=code, limit=limit)  # type: ignore[arg-type]
 
 
 LEAK: Final = "packed documents see each other"
@@ -73,7 +78,7 @@ SEEDED: Final[dict[str, Expected]] = {
     "crash in the backward": _on("qwen3", CRASH, packed=True),
     "crash at the second step": _on("llama", CRASH, lora=True),
     "segmentation fault": _on("llama", "SIGSEGV", 94),
-    "hang": _on("llama", "did not answer|hang|hung", 94),
+    "hang": _on("llama", "hung", 94, limit=120),
     "a hub asked": _on("llama", "huggingface.co", 90),
     "another kernel than asked": _on("llama", "sdpa"),
 }
