@@ -90,13 +90,15 @@ def config(setting: Setting) -> dict[str, Any]:
         "base_model": "./model",
         "datasets": [{"path": "text.jsonl", "ds_type": "json", "type": "completion"}],
         "output_dir": "./out",
-        "sequence_len": draw.choice((160, 200, 256)),
+        "sequence_len": draw.choice((160, 200, 256, 4096)),
         "micro_batch_size": draw.choice((1, 2, 3)) if setting.packed else draw.choice((2, 3, 4)),
-        "gradient_accumulation_steps": 1,
-        "num_epochs": 1,
-        "learning_rate": draw.choice((1e-4, 1e-3)),
-        "optimizer": "adamw_torch",
-        "lr_scheduler": "cosine",
+        "gradient_accumulation_steps": draw.choice((1, 4)),
+        "num_epochs": draw.choice((1, 3)),
+        "learning_rate": draw.choice((2e-5, 2e-4, 1e-3)),
+        "optimizer": draw.choice(("adamw_torch", "adamw_torch_fused", "adafactor")),
+        "lr_scheduler": draw.choice(("cosine", "constant", "linear")),
+        "weight_decay": draw.choice((0.0, 0.1)),
+        "warmup_steps": draw.choice((0, 10)),
         "bf16": False,  # transformers trains in bfloat16 on GPUs alone
         "tf32": False,
         "seed": setting.seed,
@@ -104,14 +106,15 @@ def config(setting: Setting) -> dict[str, Any]:
         "sample_packing": setting.packed,
         "gradient_checkpointing": setting.checkpointing,
     }
-    return keys | (lora(setting.family) if setting.lora else {})
+    return keys | (lora(setting.family, draw) if setting.lora else {})
 
 
-def lora(family: str) -> dict[str, Any]:
+def lora(family: str, draw: random.Random) -> dict[str, Any]:
     """Axolotl's LoRA kernels are Triton's, which no CPU runs, and they do not know Phi 3's fused projection."""
     off = dict.fromkeys(("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"), False)
     targets = ["qkv_proj", "o_proj"] if family == "phi3" else ["q_proj", "k_proj", "v_proj", "o_proj"]
-    return {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "lora_target_modules": targets} | off
+    own = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": draw.choice((0.0, 0.05)), "lora_target_modules": targets}
+    return {"adapter": "lora"} | own | off
 
 
 def model(setting: Setting) -> dict[str, Any]:
@@ -129,6 +132,7 @@ def model(setting: Setting) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
+        "attention_dropout": draw.choice((0.0, 0.0, 0.1)),
         "max_position_embeddings": 2048,
         "torch_dtype": "bfloat16",
         **IDS,
@@ -137,8 +141,8 @@ def model(setting: Setting) -> dict[str, Any]:
 
 
 def _own(family: str, draw: random.Random, heads: int, head_dim: int) -> dict[str, Any]:
-    """What a family's config.json has beside the shape; every window is shorter than the sequences."""
-    window = draw.choice((32, 48, 100))
+    """What a family's config.json has beside the shape."""
+    window = draw.choice((32, 48, 100, 2047))
     alternating = [("sliding_attention", "full_attention")[layer % 2] for layer in range(LAYERS)]
     five_to_one = ["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(LAYERS)]
     scalar = draw.choice((head_dim, 2 * head_dim))

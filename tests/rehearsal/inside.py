@@ -1,8 +1,8 @@
 """Runs inside an image: many rehearsals after one import of Axolotl, each in a process that is forked off.
 
-stdin: a line of JSON for each, {"name", "folder", "seeded", "seed", "limit"}; stdout: {"name", "code", "verdict", "reason",
-"rehearsal", "seconds", "cpu"}. All but the start of the child is the entrypoint's own: it looks at the configuration,
-reads the child's events, and judges.
+stdin: a line of JSON for each rehearsal, with name, folder, seeded, seed and limit; stdout: one for each answer, with
+name, code, verdict, reason, the report's part `rehearsal`, seconds, and cpu (seconds too). All but the start of the
+child is the entrypoint's own: it looks at the configuration, reads the child's events, and judges.
 """
 
 from __future__ import annotations
