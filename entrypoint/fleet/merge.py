@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -77,12 +78,13 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """`reports` are ordered: the worst first, then by name."""
+    """`reports` are ordered: the worst first, then by name. `same` is what was compared and does not differ."""
 
     reports: tuple[NodeReport, ...]
     unread: tuple[Unread, ...]
     spreads: tuple[Spread, ...]
     differences: tuple[Difference, ...]
+    same: Mapping[str, str]
     actions: tuple[Action, ...]
 
     @property
@@ -96,12 +98,14 @@ def merge(reports: Iterable[NodeReport], unread: Iterable[Unread] = ()) -> Fleet
     ordered = sorted(reports, key=lambda each: (-urgency(each), each.node, each.file))
     left = tuple(unread)
     spreads = tuple(_spreads(ordered))
-    differences = tuple(_differences(ordered))
+    compared = _compared(ordered)
+    differences = tuple(_difference_of(what, nodes) for what, nodes in compared.items() if len(nodes) > 1)
     return Fleet(
         reports=tuple(ordered),
         unread=left,
         spreads=spreads,
         differences=differences,
+        same={what: next(iter(nodes)) for what, nodes in compared.items() if len(nodes) == 1},
         actions=tuple(_actions(ordered, left, spreads, differences)),
     )
 
@@ -165,25 +169,28 @@ def _spread(model: str, backend: str, what: str, members: Sequence[tuple[NodeRep
 # ---- differences ----
 
 
-def _differences(reports: Sequence[NodeReport]) -> Iterator[Difference]:
-    """The driver, the image, and within one image its version and its packages: what differs, and no more."""
+def _compared(reports: Sequence[NodeReport]) -> dict[str, dict[str, dict[str, None]]]:
+    """What is compared between nodes: for each of its values, the nodes that have it in their order."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for report in reports:
-        for what, value in _compared(report):
+        for what, value in _facts(report):
             found.setdefault(what, {}).setdefault(value, {})[report.node] = None
-    for what, values in found.items():
-        if len(values) > 1:
-            common = sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))
-            yield Difference(what=what, values={value: tuple(nodes) for value, nodes in common})
+    return found
 
 
-def _compared(report: NodeReport) -> Iterator[tuple[str, str]]:
+def _facts(report: NodeReport) -> Iterator[tuple[str, str]]:
+    """The driver, the image, and within one image its version and its packages."""
     yield from (("driver", device.driver) for device in report.devices if device.driver)
     yield "image", report.image
     yield f"version of {report.image}", report.version
     # Of a start that measured nothing, the versions are those that the image was built to hold.
     if report.cases:
         yield from ((f"{name} in {report.image}", version) for name, version in report.versions.items())
+
+
+def _difference_of(what: str, values: Mapping[str, Iterable[str]]) -> Difference:
+    known = {value: tuple(nodes) for value, nodes in values.items()}
+    return Difference(what=what, values=dict(sorted(known.items(), key=lambda item: (-len(item[1]), item[0]))))
 
 
 # ---- what to do ----
@@ -208,24 +215,25 @@ def _actions(
 
 
 def _by_advice(reports: Iterable[NodeReport]) -> Iterator[Action]:
-    """Nodes with the same code and the same advice are one matter."""
+    """Nodes with the same code and the same advice, whatever numbers are in it, are one matter."""
     groups: dict[tuple[int, str], list[NodeReport]] = {}
     for report in reports:
-        groups.setdefault((report.number, report.advice), []).append(report)
-    for (number, advice), group in groups.items():
+        groups.setdefault((report.number, re.sub(r"\d+", "0", report.advice)), []).append(report)
+    for (number, _), group in groups.items():
         label = f"{number} {group[0].code}" if number else group[0].verdict
         more = "" if len(group) == 1 else f" (and likewise {len(group) - 1} more)"
-        yield Action(what=f"{label}: {group[0].what}{more}", advice=advice, nodes=_nodes(group))
+        yield Action(what=f"{label}: {group[0].what}{more}", advice=group[0].advice, nodes=_nodes(group))
 
 
 def _slow(spreads: Sequence[Spread]) -> Iterator[Action]:
-    """Devices far below their siblings, on nodes that passed: the floors of images.yaml did not find them."""
-    slow = [point for spread in spreads for point in spread.outliers if (point.off or 0.0) < 0.0 and not point.report.number]
+    """Devices far below their siblings that passed: by the floors of images.yaml alone nobody would see them."""
+    outliers = (point for spread in spreads for point in spread.outliers if point.device.verdict == "PASS")
+    slow = [point for point in outliers if (point.off or 0.0) < 0.0]
     if not slow:
         return
     worst = min(slow, key=lambda point: point.off or 0.0)
     devices = dict.fromkeys((point.report.node, point.device.name) for point in slow)
-    what = f"{_count(len(devices), 'device')} slower than the siblings of the same model, {worst.report.node}"
+    what = f"{_count(len(devices), 'device')} slower than the others of the same model, {worst.report.node}"
     what += f" {worst.device.name} the most: {abs(worst.off or 0.0):.0%} below their median."
     advice = "Compare clocks, power and cooling with a sibling's (nvidia-smi -q), and leave them out until they agree:"
     advice += " a job over several nodes goes at the pace of its slowest."
@@ -236,7 +244,7 @@ def _difference(difference: Difference) -> Action:
     common, *others = difference.values.items()
     rest = ", ".join(f"{value} on {len(nodes)}" for value, nodes in others[:4])
     more = f" and {len(others) - 4} others" if len(others) > 4 else ""
-    what = f"{difference.what} differs: {common[0]} on {_count(len(common[1]), 'node')}, {rest}{more}."
+    what = f"The {difference.what} differs: {common[0]} on {_count(len(common[1]), 'node')}, {rest}{more}."
     advice = "Give all nodes the same, the image by its digest: nodes of one job should not differ in what they run."
     return Action(what=what, advice=advice, nodes=tuple(node for _, nodes in others for node in nodes))
 

@@ -22,7 +22,13 @@ from entrypoint.fleet.reports import COPY, CPU, MATMUL, VERDICTS, Device, NodeRe
 WIDTH: Final = 420  # of a strip, in pixels
 HEIGHT: Final = 26
 NAMED: Final = 12  # nodes that a line names before it counts the others
-# Spreads whose outliers are listed, the furthest first; what is left out is counted.
+BRIEF: Final = (
+    100  # nodes with a verdict other than PASS from which on each has its reason alone, cut at 200 characters
+)
+# By form as well as by colour, which not everybody sees.
+GLYPHS: Final = dict(zip(VERDICTS, "■◪✕□", strict=True))
+FIRST: Final = 30  # things to do
+# Outliers that are listed, the furthest first; what is left out is counted.
 LISTED: Final = 200
 
 
@@ -58,10 +64,13 @@ def render(fleet: Fleet) -> str:
         counts={verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
         devices=sum(len(report.devices) for report in fleet.reports),
         nodes=len({report.node for report in fleet.reports}),
+        glyphs=GLYPHS,
+        brief=sum(is_shown) > BRIEF,
         shown=[report for report, yes in zip(fleet.reports, is_shown, strict=True) if yes],
         passed=[report for report, yes in zip(fleet.reports, is_shown, strict=True) if not yes],
         groups=[(head, list(strips)) for head, strips in groupby(_strips(fleet.spreads), _head)],
         furthest=furthest[:LISTED],
+        actions=fleet.actions[:FIRST],
         hidden=max(0, len(furthest) - LISTED),
         width=WIDTH,
         height=HEIGHT,

@@ -84,7 +84,9 @@ def parse(document: object, file: str, fallback: str) -> NodeReport:
         raise UnreadableReport("is no report of axolotl-attn")
     schema = document["schema"]
     if schema != SCHEMA or isinstance(schema, bool):
-        raise UnreadableReport(f"has schema {_text(schema)[:20]}, and this version reads {SCHEMA}: use a version as new")
+        raise UnreadableReport(
+            f"has schema {_text(schema)[:20]}, and this version reads {SCHEMA}: use a version as new"
+        )
     try:
         return _report(document, file, fallback)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -20,7 +20,9 @@ def render(report: Report) -> str:
     """The page. Raises OSError with the child's last words when there is none."""
     command = [sys.executable, "-I", str(FLEET)]
     try:
-        done = subprocess.run(command, input=to_json(report).encode(), capture_output=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(
+            command, input=to_json(report).encode(), capture_output=True, check=False, timeout=PATIENCE
+        )
     except subprocess.TimeoutExpired as error:
         raise OSError(0, f"the page was not made within {PATIENCE:g} s") from error
     if done.returncode:

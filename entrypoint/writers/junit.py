@@ -51,7 +51,9 @@ def _verdict(suite: str, report: Report) -> ElementTree.Element:
 
 def _case(suite: str, row: Row) -> ElementTree.Element:
     device, seconds = row["device"], row.get("seconds") or 0.0
-    case = ElementTree.Element("testcase", {"classname": f"{suite}.{device}", "name": row["id"], "time": f"{seconds:.3f}"})
+    case = ElementTree.Element(
+        "testcase", {"classname": f"{suite}.{device}", "name": row["id"], "time": f"{seconds:.3f}"}
+    )
     if row["status"] == "error":
         _trouble(case, "error", "refused", row.get("reason") or "raised instead of a result", "")
     elif row["status"] != "pass":
@@ -71,7 +73,9 @@ def _trouble(case: ElementTree.Element, kind: str, what: str, message: str, advi
 def _properties(report: Report) -> dict[str, str]:
     """What a person compares two runs by."""
     versions = {f"version.{name}": version or "missing" for name, version in report["image"]["versions"].items()}
-    gpus = {f"gpu.{gpu['device']}": f"{gpu['name']}, driver {gpu['driver']}: {gpu['verdict']}" for gpu in report["gpus"]}
+    gpus = {
+        f"gpu.{gpu['device']}": f"{gpu['name']}, driver {gpu['driver']}: {gpu['verdict']}" for gpu in report["gpus"]
+    }
     speeds = {f"tflops.{row['device']}.{row['id']}": f"{row['tflops']:.4g}" for row in report["performance"]}
     backend = {"backend.requested": report["backend"]["requested"], "backend.observed": report["backend"]["observed"]}
     facts = {"verdict": report["verdict"], "cached": report["cached"], **backend, **versions, **gpus, **speeds}

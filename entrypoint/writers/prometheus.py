@@ -117,7 +117,9 @@ def _speeds(report: Report, common: Labels) -> list[Metric]:
             [(labels, _times(row["tflops"], TERA)) for labels, row in rows],
         ),
         Metric(
-            "attention_call_seconds", "Seconds of a call of attention.", [(labels, row["seconds"]) for labels, row in rows]
+            "attention_call_seconds",
+            "Seconds of a call of attention.",
+            [(labels, row["seconds"]) for labels, row in rows],
         ),
         Metric(
             "attention_of_matmul_ratio",

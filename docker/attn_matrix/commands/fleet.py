@@ -111,7 +111,9 @@ def _load(file: Path) -> Any:
 def tables(fleet: Fleet) -> list[Part]:
     """What to do first comes last: there a terminal shows it."""
     return [
-        *_titled(f"{len(fleet.reports)} reports", Table([_node(each) for each in fleet.reports], HEAD, right=(6, 7, 8))),
+        *_titled(
+            f"{len(fleet.reports)} reports", Table([_node(each) for each in fleet.reports], HEAD, right=(6, 7, 8))
+        ),
         *_speeds(fleet.spreads),
         *_differences(fleet.differences),
         *_unread(fleet.unread),
@@ -163,7 +165,12 @@ def _speeds(spreads: Sequence[Spread]) -> list[Part]:
 
 def _spread(spread: Spread) -> tuple[str, ...]:
     values = [point.value for point in spread.points]
-    numbers = (f"{digits(spread.middle)} {spread.unit}", digits(min(values)), digits(max(values)), percent(spread.share))
+    numbers = (
+        f"{digits(spread.middle)} {spread.unit}",
+        digits(min(values)),
+        digits(max(values)),
+        percent(spread.share),
+    )
     counts = (str(len(values)), str(len(spread.outliers) or ""))
     return (spread.model, spread.backend, spread.what, *numbers, *counts)
 
@@ -220,7 +227,9 @@ def _report_document(report: NodeReport) -> dict[str, Any]:
             "model": device.model,
             "driver": device.driver,
             "verdict": device.verdict,
-            "speeds": {what: {"value": m.value, "unit": m.unit, "of_matmul": m.share} for what, m in device.measures.items()},
+            "speeds": {
+                what: {"value": m.value, "unit": m.unit, "of_matmul": m.share} for what, m in device.measures.items()
+            },
         }
         for device in report.devices
     ]
