@@ -22,9 +22,7 @@ from entrypoint.fleet.reports import COPY, CPU, MATMUL, VERDICTS, Device, NodeRe
 WIDTH: Final = 420  # of a strip, in pixels
 HEIGHT: Final = 26
 NAMED: Final = 12  # nodes that a line names before it counts the others
-BRIEF: Final = (
-    100  # nodes with a verdict other than PASS from which on each has its reason alone, cut at 200 characters
-)
+BRIEF: Final = 100  # with more nodes that are no PASS, each has its reason alone, cut at 200 characters
 # By form as well as by colour, which not everybody sees.
 GLYPHS: Final = dict(zip(VERDICTS, "■◪✕□", strict=True))
 FIRST: Final = 30  # things to do
@@ -82,7 +80,7 @@ def render(fleet: Fleet) -> str:
 
 def _strips(spreads: Iterable[Spread]) -> Iterator[Strip]:
     for spread in spreads:
-        end = 1.08 * max(max(point.value for point in spread.points), _floor(spread) or 0.0) or 1.0
+        end = 1.08 * max(*(point.value for point in spread.points), _floor(spread) or 0.0) or 1.0
         scale = WIDTH / end
         floor = _floor(spread)
         yield Strip(

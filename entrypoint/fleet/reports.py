@@ -29,12 +29,12 @@ class UnreadableReport(Exception):
 class Measure:
     """One throughput of a device.
 
-    `value` is in `unit`, TFLOP/s or GB/s. `share` and `floor` are of the device's matmul, between 0 and about 1; of the
-    matmul and the copy themselves there is no share, and `floor` is in `unit`.
+    `value` is in `unit`: TFLOP/s, GFLOP/s or GB/s. `share` and `floor` are of the device's matmul, from 0 to about 1; of
+    the matmul and the copy themselves there is no share, and `floor` is in `unit`.
     """
 
     value: float
-    unit: str = "TFLOP/s"
+    unit: str
     share: float | None = None
     floor: float | None = None
 
@@ -84,9 +84,7 @@ def parse(document: object, file: str, fallback: str) -> NodeReport:
         raise UnreadableReport("is no report of axolotl-attn")
     schema = document["schema"]
     if schema != SCHEMA or isinstance(schema, bool):
-        raise UnreadableReport(
-            f"has schema {_text(schema)[:20]}, and this version reads {SCHEMA}: use a version as new"
-        )
+        raise UnreadableReport(f"has schema {_text(schema)[:20]}, this one reads {SCHEMA}: use a newer version")
     try:
         return _report(document, file, fallback)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -148,11 +146,15 @@ def _measures(document: Row) -> dict[str, dict[str, Measure]]:
     """By device and by what was measured: the calls of attention, then the matmul and the copy beside them."""
     found: dict[str, dict[str, Measure]] = {}
     for row in document["performance"]:
-        measure = Measure(value=float(row["tflops"]), share=_number(row["of_matmul"]), floor=_number(row["floor"]))
+        # A CPU's are a thousandth of a GPU's.
+        scale, unit = (1000.0, "GFLOP/s") if row["device"] == CPU else (1.0, "TFLOP/s")
+        value, share, floor = float(row["tflops"]), _number(row["of_matmul"]), _number(row["floor"])
+        measure = Measure(value=scale * value, unit=unit, share=share, floor=floor)
         found.setdefault(row["device"], {})[_text(row["id"])] = measure
     for row in document.get("ceilings", ()):
         here = found.setdefault(row["device"], {})
-        here[MATMUL] = Measure(value=float(row["matmul_tflops"]), floor=_number(row.get("matmul_floor")))
+        value, floor = float(row["matmul_tflops"]), _number(row.get("matmul_floor"))
+        here[MATMUL] = Measure(value=value, unit="TFLOP/s", floor=floor)
         if copy := row.get("copy"):
             value, floor = float(copy["gigabytes_per_second"]), _number(copy["floor"])
             here[COPY] = Measure(value=value, unit="GB/s", floor=floor)

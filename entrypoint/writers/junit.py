@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from entrypoint.text import Report
 
@@ -27,21 +27,21 @@ def render(report: Report) -> str:
         "skipped": "0",
         "time": f"{report['seconds']['total']:.3f}",
     }
-    suites = ElementTree.Element("testsuites", {"name": "axolotl-attn", **counted})
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": name, "hostname": _text(report["node"]), **counted})
-    properties = ElementTree.SubElement(suite, "properties")
+    suites = ET.Element("testsuites", {"name": "axolotl-attn", **counted})
+    suite = ET.SubElement(suites, "testsuite", {"name": name, "hostname": _text(report["node"]), **counted})
+    properties = ET.SubElement(suite, "properties")
     for key, value in _properties(report).items():
-        ElementTree.SubElement(properties, "property", {"name": _text(key), "value": _text(value)})
+        ET.SubElement(properties, "property", {"name": _text(key), "value": _text(value)})
     suite.extend(cases)
-    ElementTree.SubElement(suite, "system-out").text = _text("\n".join([*report["reasons"], *report["notes"]]))
-    ElementTree.SubElement(suite, "system-err").text = _text("\n".join(report["logs"]))
-    ElementTree.indent(suites)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
+    ET.SubElement(suite, "system-out").text = _text("\n".join([*report["reasons"], *report["notes"]]))
+    ET.SubElement(suite, "system-err").text = _text("\n".join(report["logs"]))
+    ET.indent(suites)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(suites, encoding="unicode")}\n'
 
 
-def _verdict(suite: str, report: Report) -> ElementTree.Element:
+def _verdict(suite: str, report: Report) -> ET.Element:
     """The verdict fails with its code; where nothing was measured, that is an error and no failure."""
-    case = ElementTree.Element("testcase", {"classname": suite, "name": "verdict", "time": "0.000"})
+    case = ET.Element("testcase", {"classname": suite, "name": "verdict", "time": "0.000"})
     if report["code"]["number"]:
         kind = "error" if report["verdict"] == "NOT_CHECKED" else "failure"
         code = f"{report['code']['number']} {report['code']['name']}"
@@ -49,11 +49,9 @@ def _verdict(suite: str, report: Report) -> ElementTree.Element:
     return case
 
 
-def _case(suite: str, row: Row) -> ElementTree.Element:
+def _case(suite: str, row: Row) -> ET.Element:
     device, seconds = row["device"], row.get("seconds") or 0.0
-    case = ElementTree.Element(
-        "testcase", {"classname": f"{suite}.{device}", "name": row["id"], "time": f"{seconds:.3f}"}
-    )
+    case = ET.Element("testcase", {"classname": f"{suite}.{device}", "name": row["id"], "time": f"{seconds:.3f}"})
     if row["status"] == "error":
         _trouble(case, "error", "refused", row.get("reason") or "raised instead of a result", "")
     elif row["status"] != "pass":
@@ -63,22 +61,21 @@ def _case(suite: str, row: Row) -> ElementTree.Element:
     return case
 
 
-def _trouble(case: ElementTree.Element, kind: str, what: str, message: str, advice: str) -> None:
+def _trouble(case: ET.Element, kind: str, what: str, message: str, advice: str) -> None:
     """`kind` is failure or error. The message of an attribute is one line; the text has all of it."""
     first = message.strip().splitlines()[0] if message.strip() else what
-    element = ElementTree.SubElement(case, kind, {"type": what, "message": _text(first)})
+    element = ET.SubElement(case, kind, {"type": what, "message": _text(first)})
     element.text = _text("\n".join(filter(None, [message, advice])))
 
 
 def _properties(report: Report) -> dict[str, str]:
     """What a person compares two runs by."""
-    versions = {f"version.{name}": version or "missing" for name, version in report["image"]["versions"].items()}
-    gpus = {
-        f"gpu.{gpu['device']}": f"{gpu['name']}, driver {gpu['driver']}: {gpu['verdict']}" for gpu in report["gpus"]
-    }
+    image, backend = report["image"], report["backend"]
+    versions = {f"version.{name}": version or "missing" for name, version in image["versions"].items()}
+    gpus = {f"gpu.{gpu['device']}": f"{gpu['name']}, driver {gpu['driver']}" for gpu in report["gpus"]}
     speeds = {f"tflops.{row['device']}.{row['id']}": f"{row['tflops']:.4g}" for row in report["performance"]}
-    backend = {"backend.requested": report["backend"]["requested"], "backend.observed": report["backend"]["observed"]}
-    facts = {"verdict": report["verdict"], "cached": report["cached"], **backend, **versions, **gpus, **speeds}
+    ran = {"backend.requested": backend["requested"], "backend.observed": backend["observed"]}
+    facts = {"verdict": report["verdict"], "cached": report["cached"], **ran, **versions, **gpus, **speeds}
     return {name: str(value) for name, value in facts.items()}
 
 

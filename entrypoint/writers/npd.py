@@ -6,6 +6,6 @@ from entrypoint.text import Report
 
 
 def render(report: Report) -> str:
-    """`VERDICT CODE REASON`, such as "FAIL 94 fa4 crashed with SIGSEGV in correctness.": one line, whatever is in it."""
+    """`VERDICT CODE REASON`, such as "FAIL 94 fa4 crashed with SIGSEGV.": one line, whatever is in it."""
     words = f"{report['verdict']} {report['code']['number']} {report['headline']['what']}".split()
     return " ".join(words) + "\n"

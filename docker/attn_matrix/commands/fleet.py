@@ -19,7 +19,7 @@ from attn_matrix.host import engine
 from entrypoint.cache import write_atomically
 from entrypoint.fleet.merge import Difference, Fleet, Spread, Unread, merge
 from entrypoint.fleet.page import digits, named, percent, speeds
-from entrypoint.fleet.reports import NodeReport, UnreadableReport, parse
+from entrypoint.fleet.reports import Device, NodeReport, UnreadableReport, parse
 
 SCHEMA: Final = 1
 LARGEST: Final = 64 << 20  # bytes: no report is as large, so it is no report
@@ -221,20 +221,18 @@ def document(fleet: Fleet) -> str:
 
 def _report_document(report: NodeReport) -> dict[str, Any]:
     kept = ("file", "node", "verdict", "what", "advice", "image", "version", "versions", "backend", "right", "cases")
-    devices = [
-        {
-            "device": device.name,
-            "model": device.model,
-            "driver": device.driver,
-            "verdict": device.verdict,
-            "speeds": {
-                what: {"value": m.value, "unit": m.unit, "of_matmul": m.share} for what, m in device.measures.items()
-            },
-        }
-        for device in report.devices
-    ]
+    devices = [_device_document(device) for device in report.devices]
     code = {"name": report.code, "number": report.number}
     return {**{name: getattr(report, name) for name in kept}, "code": code, "devices": devices}
+
+
+def _device_document(device: Device) -> dict[str, Any]:
+    measures = {
+        what: {"value": measure.value, "unit": measure.unit, "of_matmul": measure.share}
+        for what, measure in device.measures.items()
+    }
+    known = {"device": device.name, "model": device.model, "driver": device.driver, "verdict": device.verdict}
+    return {**known, "speeds": measures}
 
 
 def _spread_document(spread: Spread) -> dict[str, Any]:
