@@ -110,10 +110,9 @@ def _load(file: Path) -> Any:
 
 def tables(fleet: Fleet) -> list[Part]:
     """What to do first comes last: there a terminal shows it."""
+    nodes = Table([_node(each) for each in fleet.reports], HEAD, right=(6, 7, 8))
     return [
-        *_titled(
-            f"{len(fleet.reports)} reports", Table([_node(each) for each in fleet.reports], HEAD, right=(6, 7, 8))
-        ),
+        *_titled(f"{len(fleet.reports)} report{'' if len(fleet.reports) == 1 else 's'}", nodes),
         *_speeds(fleet.spreads),
         *_differences(fleet.differences),
         *_unread(fleet.unread),
