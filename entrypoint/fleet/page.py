@@ -51,6 +51,7 @@ def render(fleet: Fleet) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"digits": digits, "percent": percent, "marks": marks, "named": named, "speeds": speeds}
     off = [(point, _label(spread)) for spread in fleet.spreads for point in spread.outliers]

@@ -29,8 +29,8 @@ class UnreadableReport(Exception):
 class Measure:
     """One throughput of a device.
 
-    `value` is in `unit`: TFLOP/s, GFLOP/s or GB/s. `share` and `floor` are of the device's matmul, from 0 to about 1; of
-    the matmul and the copy themselves there is no share, and `floor` is in `unit`.
+    `value` is in `unit`: TFLOP/s, GFLOP/s or GB/s. `share` and `floor` are of the device's matmul, from 0 to about 1.
+    The matmul and the copy themselves have no share, and their `floor` is in `unit`.
     """
 
     value: float

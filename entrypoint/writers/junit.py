@@ -51,14 +51,19 @@ def _verdict(suite: str, report: Report) -> ET.Element:
 
 def _case(suite: str, row: Row) -> ET.Element:
     device, seconds = row["device"], row.get("seconds") or 0.0
-    case = ET.Element("testcase", {"classname": f"{suite}.{device}", "name": row["id"], "time": f"{seconds:.3f}"})
+    named = {"classname": f"{suite}.{_text(device)}", "name": _text(row["id"])}
+    case = ET.Element("testcase", {**named, "time": f"{seconds:.3f}"})
     if row["status"] == "error":
         _trouble(case, "error", "refused", row.get("reason") or "raised instead of a result", "")
     elif row["status"] != "pass":
-        worst = row.get("worst") or {}
-        over = f"{worst.get('tensor')} ({worst.get('rule')}): error {row['error']}, budget {row['budget']}"
-        _trouble(case, "failure", "wrong", row.get("conduct") or over, "")
+        _trouble(case, "failure", "wrong", row.get("conduct") or _over(row), "")
     return case
+
+
+def _over(row: Row) -> str:
+    worst = row.get("worst") or {}
+    error = "not finite" if row["error"] is None else f"{row['error']:.3g}"
+    return f"{worst.get('tensor')} ({worst.get('rule')}): error {error}, budget {row['budget']:.3g}"
 
 
 def _trouble(case: ET.Element, kind: str, what: str, message: str, advice: str) -> None:

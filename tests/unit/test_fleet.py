@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,9 @@ def test_what_is_no_report_says_why(broken: object, says: str) -> None:
 @pytest.mark.parametrize("value", [None, 3, "text", [1], {"a": 1}])
 def test_a_part_of_another_type_is_damage_and_no_crash(part: str, value: object) -> None:
     """Either the report is read without it, or it is refused with a reason."""
-    try:
-        parse(document(**{part: value}), "x", "y")
-    except UnreadableReport as error:
-        assert "is damaged" in str(error)
+    with suppress(UnreadableReport):
+        read = parse(document(**{part: value}), "x", "y")
+        assert (read.verdict, read.file) == ("PASS", "x")
 
 
 # ---- outliers ----
@@ -166,7 +166,9 @@ def test_what_differs_is_named_with_its_nodes() -> None:
 
 def test_a_start_that_measured_nothing_has_no_versions() -> None:
     """Its report names those that the image was built to hold, not those that are installed."""
-    fleet = merge([report("a", NO_GPU), report("b", NO_GPU, image=document(NO_GPU)["image"] | {"versions": {"torch": "9"}})])
+    fleet = merge(
+        [report("a", NO_GPU), report("b", NO_GPU, image=document(NO_GPU)["image"] | {"versions": {"torch": "9"}})]
+    )
     assert fleet.differences == ()
 
 

@@ -78,7 +78,9 @@ def test_a_thousand_nodes_are_less_than_a_megabyte() -> None:
     """Of 8 GPUs each: everything is well on nearly all, or nothing is on any."""
     assert len(PAGES[1000].encode()) < 500_000
     long = [
-        replace(each, verdict="FAIL", number=92, code="WRONG", what="w" * 900, advice=f"a{place}" * 99, also=("x" * 500,))
+        replace(
+            each, verdict="FAIL", number=92, code="WRONG", what="w" * 900, advice=f"a{place}" * 99, also=("x" * 500,)
+        )
         for place, each in enumerate(nodes(1000))
     ]
     page = render(merge(long, [Unread(f"/some/folder/report-{n}.json", "is damaged") for n in range(300)]))

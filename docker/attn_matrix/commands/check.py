@@ -110,8 +110,9 @@ def inside(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         name, _, file = word.partition("=")
         if name in WRITTEN:
             volumes.append(f"{Path(file).parent}:/written/{place}")
-            word = f"{name}=/written/{place}/{Path(file).name}"
-        words.append(word)
+            words.append(f"{name}=/written/{place}/{Path(file).name}")
+        else:
+            words.append(word)
     return words, volumes
 
 
