@@ -104,7 +104,7 @@ def test_what_is_no_report_says_why(broken: object, says: str) -> None:
 def test_a_part_of_another_type_is_damage_and_no_crash(part: str, value: object) -> None:
     """Either the report is read without it, or it is refused with a reason."""
     with suppress(UnreadableReport):
-        read = parse(document(**{part: value}), "x", "y")
+        read = parse(document() | {part: value}, "x", "y")
         assert (read.verdict, read.file) == ("PASS", "x")
 
 
