@@ -284,6 +284,19 @@ def test_the_same_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert {each["what"] for each in shown["speeds"]} >= {FORWARD, MATMUL, COPY}
 
 
+def test_many_reports_are_read_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same reports in the same order, and the broken ones with the same reasons, as one after another."""
+    for place in range(70):
+        broken = place in {3, 40}
+        (tmp_path / f"{place:02d}.json").write_text("{" if broken else json.dumps(document(NO_GPU)))
+    files, _ = command.find([tmp_path])
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    reports, unread = command.read(files)
+    assert reports == [one for file in files if isinstance(one := command.read_one(file), NodeReport)]
+    assert [Path(each.file).name for each in unread] == ["03.json", "40.json"]
+    assert len(reports) == 68
+
+
 def test_sound_reports_are_exit_code_0(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file may be named twice, and is one report."""
     good = str(folder / "good.json")

@@ -7,8 +7,10 @@ on. What a fleet is compared by is in `entrypoint.fleet`, since `check --html` m
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentParser, Namespace, _SubParsersAction
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ from entrypoint.fleet.reports import Device, NodeReport, UnreadableReport, parse
 
 SCHEMA: Final = 1
 LARGEST: Final = 64 << 20  # bytes: no report is as large, so it is no report
+SHARE: Final = 32  # files that are worth a process of their own
 LISTED: Final = 20  # outliers in the terminal; the page and the JSON have them all
 HEAD: Final = ("node", "verdict", "code", "devices", "image", "backend", "forward", "backward", "cases", "why")
 
@@ -80,15 +83,23 @@ def find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [*chosen], skipped
 
 
-def read(files: Iterable[Path]) -> tuple[list[NodeReport], list[Unread]]:
-    """Every report, and every file that is none with its reason."""
-    reports, unread = [], []
-    for file in files:
-        try:
-            reports.append(parse(_load(file), str(file), file.stem))
-        except UnreadableReport as error:
-            unread.append(Unread(str(file), str(error)))
-    return reports, unread
+def read(files: Sequence[Path]) -> tuple[list[NodeReport], list[Unread]]:
+    """Every report, and every file that is none with its reason; many are read by all processors."""
+    processes = min(os.cpu_count() or 1, len(files) // SHARE)
+    if processes > 1:
+        with ProcessPoolExecutor(processes) as pool:
+            found = [*pool.map(read_one, files, chunksize=SHARE // 2)]
+    else:
+        found = [read_one(file) for file in files]
+    unread = [each for each in found if isinstance(each, Unread)]
+    return [each for each in found if not isinstance(each, Unread)], unread
+
+
+def read_one(file: Path) -> NodeReport | Unread:
+    try:
+        return parse(_load(file), str(file), file.stem)
+    except UnreadableReport as error:
+        return Unread(str(file), str(error))
 
 
 def _load(file: Path) -> Any:
