@@ -54,6 +54,7 @@ check also writes, each to its FILE:
   --prometheus FILE  metrics, for node_exporter's textfile collector (NAME.prom)
   --nfd FILE         labels, for node-feature-discovery (features.d/NAME)
   --npd FILE         the verdict in a line, for a custom plugin of node-problem-detector
+  NODE_NAME names the node in them and in the report; default: the host name
   --exit-codes=nvsentinel  ends with 0 for passed, 1 for 92 to 94, 2 for 90, 91 and 95
 
 exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL; else COMMAND's own

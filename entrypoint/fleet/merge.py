@@ -39,6 +39,21 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """A device that is off its siblings: in the call in which it is the furthest off, and in so many `others`.
+
+    `value` is what it reaches in that call, and `off` how far that is from the median, as a share of it.
+    """
+
+    report: NodeReport
+    device: Device
+    what: str
+    value: float
+    off: float
+    others: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spread:
     """The throughputs of one call, by one backend, on all devices of one model.
 
@@ -78,13 +93,17 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """`reports` are ordered: the worst first, then by name. `same` is what was compared and does not differ."""
+    """`reports` are ordered: the worst first, then by name; `outliers` too: the furthest first.
+
+    `same` is what was compared and does not differ.
+    """
 
     reports: tuple[NodeReport, ...]
     unread: tuple[Unread, ...]
     spreads: tuple[Spread, ...]
     differences: tuple[Difference, ...]
     same: Mapping[str, str]
+    outliers: tuple[Outlier, ...]
     actions: tuple[Action, ...]
 
     @property
@@ -98,6 +117,7 @@ def merge(reports: Iterable[NodeReport], unread: Iterable[Unread] = ()) -> Fleet
     ordered = sorted(reports, key=lambda each: (-urgency(each), each.node, each.file))
     left = tuple(unread)
     spreads = tuple(_spreads(ordered))
+    outliers = tuple(sorted(_outliers(spreads), key=lambda each: -abs(each.off)))
     compared = _compared(ordered)
     differences = tuple(_difference_of(what, nodes) for what, nodes in compared.items() if len(nodes) > 1)
     return Fleet(
@@ -106,7 +126,8 @@ def merge(reports: Iterable[NodeReport], unread: Iterable[Unread] = ()) -> Fleet
         spreads=spreads,
         differences=differences,
         same={what: next(iter(nodes)) for what, nodes in compared.items() if len(nodes) == 1},
-        actions=tuple(_actions(ordered, left, spreads, differences)),
+        outliers=outliers,
+        actions=tuple(_actions(ordered, left, outliers, differences)),
     )
 
 
@@ -166,6 +187,24 @@ def _spread(model: str, backend: str, what: str, members: Sequence[tuple[NodeRep
     )
 
 
+def _outliers(spreads: Sequence[Spread]) -> Iterator[Outlier]:
+    """Each device once, whatever the number of calls in which it is off."""
+    found: dict[tuple[str, str], list[tuple[Point, str]]] = {}
+    for spread in spreads:
+        for point in spread.outliers:
+            found.setdefault((point.report.file, point.device.name), []).append((point, spread.what))
+    for calls in found.values():
+        point, what = max(calls, key=lambda call: abs(call[0].off or 0.0))
+        yield Outlier(
+            report=point.report,
+            device=point.device,
+            what=what,
+            value=point.value,
+            off=point.off or 0.0,
+            others=len(calls) - 1,
+        )
+
+
 # ---- differences ----
 
 
@@ -199,11 +238,11 @@ def _difference_of(what: str, values: Mapping[str, Iterable[str]]) -> Difference
 def _actions(
     reports: Sequence[NodeReport],
     unread: Sequence[Unread],
-    spreads: Sequence[Spread],
+    outliers: Sequence[Outlier],
     differences: Sequence[Difference],
 ) -> Iterator[Action]:
     yield from _by_advice(report for report in reports if report.number)
-    yield from _slow(spreads)
+    yield from _slow(outliers)
     yield from _by_advice(report for report in reports if not report.number and report.verdict != "PASS")
     for difference in differences:
         if difference.what != "image":
@@ -225,19 +264,23 @@ def _by_advice(reports: Iterable[NodeReport]) -> Iterator[Action]:
         yield Action(what=f"{label}: {group[0].what}{more}", advice=group[0].advice, nodes=_nodes(group))
 
 
-def _slow(spreads: Sequence[Spread]) -> Iterator[Action]:
+def _slow(outliers: Sequence[Outlier]) -> Iterator[Action]:
     """Devices far below their siblings that passed: by the floors of images.yaml alone nobody would see them."""
-    outliers = (point for spread in spreads for point in spread.outliers if point.device.verdict == "PASS")
-    slow = [point for point in outliers if (point.off or 0.0) < 0.0]
+    slow = [each for each in outliers if each.off < 0.0 and each.device.verdict == "PASS"]
     if not slow:
         return
-    worst = min(slow, key=lambda point: point.off or 0.0)
-    devices = dict.fromkeys((point.report.node, point.device.name) for point in slow)
-    what = f"{_count(len(devices), 'device')} slower than the others of the same model, {worst.report.node}"
-    what += f" {worst.device.name} the most: {abs(worst.off or 0.0):.0%} below their median."
+    worst, by_file = slow[0], {each.report.file: each.report for each in slow}
+    what = f"{_count(len(slow), 'device')} slower than the others of the same model, {worst.report.node}"
+    what += f" {worst.device.name} the most: {-worst.off:.0%} below their median."
     advice = "Compare clocks, power and cooling with a sibling's (nvidia-smi -q), and leave them out until they agree:"
     advice += " a job over several nodes goes at the pace of its slowest."
-    yield Action(what=what, advice=advice, nodes=tuple(f"{node} {device}" for node, device in devices))
+    names = {file: [each.device.name for each in slow if each.report.file == file] for file in by_file}
+    nodes = tuple(_where(report, names[file]) for file, report in by_file.items())
+    yield Action(what=what, advice=advice, nodes=nodes)
+
+
+def _where(report: NodeReport, names: Sequence[str]) -> str:
+    return f"{report.node} {names[0]}" if len(names) == 1 else f"{report.node} ({len(names)} of {len(report.devices)})"
 
 
 def _difference(difference: Difference) -> Action:

@@ -21,6 +21,7 @@ from entrypoint.fleet.reports import COPY, CPU, MATMUL, VERDICTS, Device, NodeRe
 
 WIDTH: Final = 420  # of a strip, in pixels
 HEIGHT: Final = 26
+MARGIN: Final = 1.04  # of the scale beyond the largest throughput
 NAMED: Final = 12  # nodes that a line names before it counts the others
 BRIEF: Final = 100  # with more nodes that are no PASS, each has its reason alone, cut at 200 characters
 # By form as well as by colour, which not everybody sees.
@@ -40,7 +41,6 @@ class Strip:
     outliers: str
     middle: float
     floor: float | None
-    end: float
 
 
 def render(fleet: Fleet) -> str:
@@ -53,9 +53,14 @@ def render(fleet: Fleet) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"digits": digits, "percent": percent, "marks": marks, "named": named, "speeds": speeds}
-    off = [(point, _label(spread)) for spread in fleet.spreads for point in spread.outliers]
-    furthest = sorted(off, key=lambda item: -abs(item[0].off or 0.0))
+    environment.filters |= {
+        "digits": digits,
+        "percent": percent,
+        "marks": marks,
+        "named": named,
+        "speeds": speeds,
+        "label": label,
+    }
     counts = Counter(report.verdict for report in fleet.reports)
     is_shown = [report.verdict != "PASS" or len(fleet.reports) <= NAMED for report in fleet.reports]
     return environment.get_template("page.html").render(
@@ -68,9 +73,8 @@ def render(fleet: Fleet) -> str:
         shown=[report for report, yes in zip(fleet.reports, is_shown, strict=True) if yes],
         passed=[report for report, yes in zip(fleet.reports, is_shown, strict=True) if not yes],
         groups=[(head, list(strips)) for head, strips in groupby(_strips(fleet.spreads), _head)],
-        furthest=furthest[:LISTED],
+        outliers=fleet.outliers[:LISTED],
         actions=fleet.actions[:FIRST],
-        hidden=max(0, len(furthest) - LISTED),
         width=WIDTH,
         height=HEIGHT,
     )
@@ -79,19 +83,22 @@ def render(fleet: Fleet) -> str:
 # ---- charts ----
 
 
-def _strips(spreads: Iterable[Spread]) -> Iterator[Strip]:
+def _strips(spreads: Sequence[Spread]) -> Iterator[Strip]:
+    """All throughputs of a model that have one unit are on one scale, so that attention stands below its matmul."""
+    most: dict[tuple[str, str], float] = {}
     for spread in spreads:
-        end = 1.08 * max(*(point.value for point in spread.points), _floor(spread) or 0.0) or 1.0
-        scale = WIDTH / end
+        key = (spread.model, spread.unit)
+        most[key] = max(most.get(key, 0.0), *(point.value for point in spread.points), _floor(spread) or 0.0)
+    for spread in spreads:
+        scale = WIDTH / (MARGIN * most[spread.model, spread.unit] or 1.0)
         floor = _floor(spread)
         yield Strip(
             spread=spread,
-            label=_label(spread),
+            label=label(spread.what),
             ticks=_ticks(point.value * scale for point in spread.points if point.off is None),
             outliers="".join(f"M{point.value * scale:.1f} {HEIGHT / 2:g}h0" for point in spread.outliers),
             middle=spread.middle * scale,
             floor=None if floor is None else floor * scale,
-            end=end,
         )
 
 
@@ -117,18 +124,18 @@ def _head(strip: Strip) -> str:
     return f"{strip.spread.model}: {strip.spread.backend or 'without attention'}"
 
 
-def _label(spread: Spread) -> str:
-    """The call and its direction, with the backend where it stands without its heading."""
-    shape, _, direction = spread.what.rpartition("/")
-    return f"{direction}, {shape}" if shape else f"bf16 {MATMUL}" if spread.what == MATMUL else spread.what
-
-
 # ---- what the template writes ----
 
 
 def digits(value: float) -> str:
     """Three digits, or all of a larger number."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def label(what: str) -> str:
+    """A call with its direction first, by which the eye finds it."""
+    shape, _, direction = what.rpartition("/")
+    return f"{direction}, {shape}" if shape else f"bf16 {what}" if what == MATMUL else what
 
 
 def percent(share: float | None) -> str:

@@ -146,19 +146,23 @@ def _measures(document: Row) -> dict[str, dict[str, Measure]]:
     """By device and by what was measured: the calls of attention, then the matmul and the copy beside them."""
     found: dict[str, dict[str, Measure]] = {}
     for row in document["performance"]:
-        # A CPU's are a thousandth of a GPU's.
-        scale, unit = (1000.0, "GFLOP/s") if row["device"] == CPU else (1.0, "TFLOP/s")
-        value, share, floor = float(row["tflops"]), _number(row["of_matmul"]), _number(row["floor"])
-        measure = Measure(value=scale * value, unit=unit, share=share, floor=floor)
+        share, floor = _number(row["of_matmul"]), _number(row["floor"])
+        measure = Measure(**_flops(row["device"], row["tflops"]), share=share, floor=floor)
         found.setdefault(row["device"], {})[_text(row["id"])] = measure
     for row in document.get("ceilings", ()):
         here = found.setdefault(row["device"], {})
-        value, floor = float(row["matmul_tflops"]), _number(row.get("matmul_floor"))
-        here[MATMUL] = Measure(value=value, unit="TFLOP/s", floor=floor)
+        here[MATMUL] = Measure(**_flops(row["device"], row["matmul_tflops"]), floor=_number(row.get("matmul_floor")))
         if copy := row.get("copy"):
             value, floor = float(copy["gigabytes_per_second"]), _number(copy["floor"])
             here[COPY] = Measure(value=value, unit="GB/s", floor=floor)
     return found
+
+
+def _flops(device: str, tflops: float) -> dict[str, Any]:
+    """A CPU's are a thousandth of a GPU's."""
+    return (
+        {"value": 1000.0 * tflops, "unit": "GFLOP/s"} if device == CPU else {"value": float(tflops), "unit": "TFLOP/s"}
+    )
 
 
 def _number(value: object) -> float | None:

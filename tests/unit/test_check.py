@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_with_an_engine_the_image_is_built_and_run(
     assert isinstance(request, engine.Request)
     assert (request.image, request.command, request.gpus) == ("axolotl-attn:sdpa-cpu", ["check", "--json"], False)
     assert request.environment["ATTN_TIMEOUT"] == "7"
+    assert request.environment["NODE_NAME"] == platform.node()  # a container's own is a number
 
 
 def test_a_file_that_the_check_writes_is_one_of_this_machine(

@@ -136,6 +136,23 @@ def test_a_device_far_off_its_siblings_is_an_outlier() -> None:
     assert off["n5"] == pytest.approx(0.949 - 1.0)
 
 
+def test_an_outlier_is_named_once_with_its_worst_call() -> None:
+    """However many calls are slow: its node, how many of its devices, and by how much."""
+    several = document(node="slow")
+    several["gpus"] = [several["gpus"][0] | {"device": f"cuda:{n}"} for n in range(4)]
+    several["performance"] = [
+        row | {"device": gpu["device"], "tflops": row["tflops"] * (0.5 if gpu["device"] == "cuda:0" else 0.8)}
+        for gpu in several["gpus"][:2]
+        for row in several["performance"]
+    ]
+    fleet = merge([*(report(f"n{n}") for n in range(6)), parse(several, "slow.json", "x")])
+    assert [(each.device.name, each.others) for each in fleet.outliers] == [("cuda:0", 3), ("cuda:1", 3)]
+    assert fleet.outliers[0].off == pytest.approx(-0.5)
+    (slow,) = fleet.actions
+    assert slow.nodes == ("slow (2 of 4)",)
+    assert slow.what.startswith("2 devices slower than the others of the same model, slow cuda:0 the most: 50%")
+
+
 def test_only_the_same_model_and_backend_are_siblings() -> None:
     """An H100 is not a slow H200, nor FlexAttention a slow FlashAttention; the matmul is compared whatever ran."""
     nodes = [report(f"h200-{n}") for n in range(3)] + [report("h100", "fa4-cu128-base.h100.json", speed=0.5)]

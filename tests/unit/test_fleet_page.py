@@ -114,6 +114,7 @@ def test_an_outlier_is_marked_and_named() -> None:
     listed = seen.text.partition("Outliers")[2]
     assert "gpu-0005" in listed
     assert "-40 %" in listed
+    assert listed.count("5 more calls") == 8  # once for each GPU
     assert "hw_slowdown" in listed
     assert 'class="off"' in render(merge(slow))
     assert 'class="off"' not in render(merge(nodes(5)))

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from entrypoint import writers
 from entrypoint.cache import LIFETIME
 from entrypoint.judge.finding import Code
+from entrypoint.main import USAGE
 from entrypoint.text import Report
 from entrypoint.writers import junit, nfd, npd
 from entrypoint.writers.nvsentinel import exit_code
@@ -208,6 +209,11 @@ def test_every_code_has_one_of_nvsentinels() -> None:
 
 
 # ---- all of them ----
+
+
+@pytest.mark.parametrize("form", writers.NAMES)
+def test_the_usage_names_every_form(form: str) -> None:
+    assert f"  --{form} FILE " in USAGE
 
 
 @pytest.mark.parametrize("form", writers.NAMES)

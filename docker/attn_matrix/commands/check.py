@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
         engine.Request(
             tag,
             ["check", *command],
-            attn_variables(),
+            {**attn_variables(), "NODE_NAME": os.environ.get("NODE_NAME", platform.node())},
             gpus=given.gpus,
             devices=given.paths,
             groups=given.groups,

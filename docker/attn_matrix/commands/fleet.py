@@ -19,7 +19,7 @@ from attn_matrix.commands.terminal import Part, Table
 from attn_matrix.errors import UsageError
 from attn_matrix.host import engine
 from entrypoint.cache import write_atomically
-from entrypoint.fleet.merge import Difference, Fleet, Spread, Unread, merge
+from entrypoint.fleet.merge import Difference, Fleet, Outlier, Spread, Unread, merge
 from entrypoint.fleet.page import digits, named, percent, speeds
 from entrypoint.fleet.reports import Device, NodeReport, UnreadableReport, parse
 
@@ -124,7 +124,7 @@ def tables(fleet: Fleet) -> list[Part]:
     nodes = Table([_node(each) for each in fleet.reports], HEAD, right=(6, 7, 8))
     return [
         *_titled(f"{len(fleet.reports)} report{'' if len(fleet.reports) == 1 else 's'}", nodes),
-        *_speeds(fleet.spreads),
+        *_speeds(fleet),
         *_differences(fleet.differences),
         *_unread(fleet.unread),
         *_actions(fleet),
@@ -154,23 +154,23 @@ def _devices(report: NodeReport) -> str:
     return f"{len(report.devices)} x {', '.join(models)}{driver}"
 
 
-def _speeds(spreads: Sequence[Spread]) -> list[Part]:
+def _speeds(fleet: Fleet) -> list[Part]:
     """The median of each call, and the devices that are furthest off."""
-    rows = [_spread(spread) for spread in spreads]
+    rows = [_spread(spread) for spread in fleet.spreads]
     head = ("model", "backend", "call", "median", "least", "most", "of matmul", "devices", "outliers")
-    off = sorted(
-        ((point, spread) for spread in spreads for point in spread.outliers), key=lambda each: -abs(each[0].off or 0.0)
-    )
-    named_outliers = [
-        (f"{100 * (point.off or 0.0):+.0f} %", point.report.node, point.device.name, spread.what, spread.model)
-        for point, spread in off[:LISTED]
-    ]
-    more = [f"and {len(off) - LISTED} more in --json and --html"] if len(off) > LISTED else []
+    outliers = [_outlier(each) for each in fleet.outliers[:LISTED]]
+    more = len(fleet.outliers) - LISTED
     return [
         *_titled("speed, by model", Table(rows, head, right=range(3, 9))),
-        *_titled("outliers: off the median of their siblings", Table(named_outliers, right=(0,))),
-        *more,
+        *_titled("outliers: off the median of their siblings", Table(outliers, right=(0,))),
+        *([f"and {more} more: --json and --html have them"] if more > 0 else []),
     ]
+
+
+def _outlier(outlier: Outlier) -> tuple[str, ...]:
+    also = f"and {outlier.others} more" if outlier.others else ""
+    where = (outlier.report.node, outlier.device.name, outlier.device.model)
+    return (f"{100 * outlier.off:+.0f} %", *where, outlier.report.backend, outlier.what, also)
 
 
 def _spread(spread: Spread) -> tuple[str, ...]:
