@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -95,16 +96,21 @@ class Action:
 class Fleet:
     """`reports` are ordered: the worst first, then by name; `outliers` too: the furthest first.
 
-    `same` is what was compared and does not differ.
+    `repeated` are the nodes that several reports are of, and `same` is what was compared and does not differ.
     """
 
     reports: tuple[NodeReport, ...]
+    repeated: frozenset[str]
     unread: tuple[Unread, ...]
     spreads: tuple[Spread, ...]
     differences: tuple[Difference, ...]
     same: Mapping[str, str]
     outliers: tuple[Outlier, ...]
     actions: tuple[Action, ...]
+
+    def name(self, report: NodeReport) -> str:
+        """The node, with the file where several reports are of it."""
+        return f"{report.node} ({report.file})" if report.node in self.repeated else report.node
 
     @property
     def sound(self) -> bool:
@@ -122,6 +128,7 @@ def merge(reports: Iterable[NodeReport], unread: Iterable[Unread] = ()) -> Fleet
     differences = tuple(_difference_of(what, nodes) for what, nodes in compared.items() if len(nodes) > 1)
     return Fleet(
         reports=tuple(ordered),
+        repeated=frozenset(node for node, count in Counter(each.node for each in ordered).items() if count > 1),
         unread=left,
         spreads=spreads,
         differences=differences,

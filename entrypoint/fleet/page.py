@@ -10,11 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from entrypoint.fleet.merge import Fleet, Spread
 from entrypoint.fleet.reports import COPY, CPU, MATMUL, VERDICTS, Device, NodeReport
@@ -43,8 +44,8 @@ class Strip:
     floor: float | None
 
 
-def render(fleet: Fleet) -> str:
-    """The page as UTF-8 text."""
+@cache
+def template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -61,9 +62,14 @@ def render(fleet: Fleet) -> str:
         "speeds": speeds,
         "label": label,
     }
+    return environment.get_template("page.html")
+
+
+def render(fleet: Fleet) -> str:
+    """The page as a text, to be written as UTF-8."""
     counts = Counter(report.verdict for report in fleet.reports)
     is_shown = [report.verdict != "PASS" or len(fleet.reports) <= NAMED for report in fleet.reports]
-    return environment.get_template("page.html").render(
+    return template().render(
         fleet=fleet,
         counts={verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
         devices=sum(len(report.devices) for report in fleet.reports),

@@ -6,6 +6,7 @@ its type, and what cannot be read is an error that says why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
@@ -17,6 +18,7 @@ VERDICTS: Final[tuple[str, ...]] = get_args(VerdictName)
 MATMUL: Final = "matmul"
 COPY: Final = "copy"
 CPU: Final = "cpu"
+LONGEST: Final = 4000  # characters of a text; an exception may have pages
 
 Row = Mapping[str, Any]
 
@@ -87,14 +89,12 @@ def parse(document: object, file: str, fallback: str) -> NodeReport:
         raise UnreadableReport(f"has schema {_text(schema)[:20]}, this one reads {SCHEMA}: use a newer version")
     try:
         return _report(document, file, fallback)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnreadableReport(f"is damaged ({type(error).__name__}: {_text(error)[:80]})") from error
 
 
 def _report(document: Row, file: str, fallback: str) -> NodeReport:
-    verdict = _text(document["verdict"])
-    if verdict not in VERDICTS:
-        raise ValueError(f"no verdict {verdict!r}")
+    verdict = _verdict(document)
     headline = document["headline"]
     image, backend = document["image"], document["backend"]
     cases = document["cases"]
@@ -115,7 +115,7 @@ def _report(document: Row, file: str, fallback: str) -> NodeReport:
         right=sum(case["status"] == "pass" for case in cases),
         cases=len(cases),
         cached=bool(document["cached"]),
-        seconds=float(document["seconds"]["total"]),
+        seconds=_finite(document["seconds"]["total"]),
     )
 
 
@@ -135,7 +135,7 @@ def _gpu(gpu: Row, measures: Mapping[str, Measure]) -> Device:
         name=_text(gpu["device"]),
         model=_text(gpu["name"] or "an unknown GPU"),
         driver=_text(gpu["driver"]) if gpu["driver"] else None,
-        verdict=_text(gpu["verdict"]),
+        verdict=_verdict(gpu),
         measures=measures,
         temperature=_number(health.get("temperature")),
         held_back=tuple(_text(name) for name in health.get("throttle") or ()),
@@ -153,23 +153,35 @@ def _measures(document: Row) -> dict[str, dict[str, Measure]]:
         here = found.setdefault(row["device"], {})
         here[MATMUL] = Measure(**_flops(row["device"], row["matmul_tflops"]), floor=_number(row.get("matmul_floor")))
         if copy := row.get("copy"):
-            value, floor = float(copy["gigabytes_per_second"]), _number(copy["floor"])
+            value, floor = _finite(copy["gigabytes_per_second"]), _number(copy["floor"])
             here[COPY] = Measure(value=value, unit="GB/s", floor=floor)
     return found
 
 
-def _flops(device: str, tflops: float) -> dict[str, Any]:
+def _flops(device: str, tflops: object) -> dict[str, Any]:
     """A CPU's are a thousandth of a GPU's."""
-    return (
-        {"value": 1000.0 * tflops, "unit": "GFLOP/s"} if device == CPU else {"value": float(tflops), "unit": "TFLOP/s"}
-    )
+    scale, unit = (1000.0, "GFLOP/s") if device == CPU else (1.0, "TFLOP/s")
+    return {"value": scale * _finite(tflops), "unit": unit}
+
+
+def _verdict(row: Row) -> str:
+    if row["verdict"] not in VERDICTS:
+        raise ValueError(f"no verdict {row['verdict']!r}")
+    return str(row["verdict"])
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """A number that may be unknown."""
+    return None if value is None else _finite(value)
+
+
+def _finite(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"no number {value!r}")
+    return float(value)
 
 
 def _text(value: object) -> str:
     """As a text that can be printed anywhere: a control character of a terminal is none of ours."""
-    text = str(value)
+    text = str(value)[:LONGEST]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

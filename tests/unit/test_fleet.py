@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from attn_matrix.commands import fleet as command
 from attn_matrix.commands.terminal import plain
 
 from entrypoint.fleet.merge import Fleet, Spread, Unread, allowed, merge
-from entrypoint.fleet.page import marks, speeds
+from entrypoint.fleet.page import marks, render, speeds
 from entrypoint.fleet.reports import COPY, MATMUL, NodeReport, UnreadableReport, parse
 
 RECORDED = ROOT / "tests/data/reports"
@@ -106,6 +106,42 @@ def test_a_part_of_another_type_is_damage_and_no_crash(part: str, value: object)
     with suppress(UnreadableReport):
         read = parse(document() | {part: value}, "x", "y")
         assert (read.verdict, read.file) == ("PASS", "x")
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path to every part of a document; of a list to its first two."""
+    yield path
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from places(part, (*path, key))
+    elif isinstance(value, list):
+        for place, part in enumerate(value[:2]):
+            yield from places(part, (*path, place))
+
+
+def with_part(path: Sequence[str | int], value: object) -> dict[str, Any]:
+    made = document()
+    at: Any = made
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    "value", [None, -1, 10**400, float("nan"), True, "\x1b[2J", [], [[]], {}, {"x": {}}], ids=lambda x: repr(x)[:9]
+)
+def test_whatever_is_in_a_report_it_is_shown_or_refused(value: object) -> None:
+    """Each part of it in turn is something else: neither the reader nor a table, the JSON or the page may break."""
+    read = []
+    for path in places(document()):
+        with suppress(UnreadableReport):
+            read.append(parse(with_part(path, value) if path else value, f"{path}.json", "x"))
+    fleet = merge(read)
+    assert len(read) > 50
+    assert plain(*command.tables(fleet))
+    assert json.loads(command.document(fleet))
+    assert render(fleet).count("<svg") >= 6
 
 
 # ---- outliers ----
@@ -326,6 +362,15 @@ def test_a_file_that_is_not_there_is_listed(folder: Path, capsys: pytest.Capture
     """Beside those that are: a node that sent nothing is what an operator looks for."""
     assert main(["fleet", str(folder / "good.json"), str(folder / "gone.json")]) == 1
     assert "gone.json  cannot be read: No such file or directory" in capsys.readouterr().out
+
+
+def test_reports_of_one_node_are_told_apart_by_their_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An older one beside a newer, or two images: both are shown."""
+    (folder / "older.json").write_text((folder / "good.json").read_text())
+    assert main(["fleet", str(folder / "good.json"), str(folder / "older.json")]) == 0
+    out = capsys.readouterr().out
+    assert f"good ({folder}/good.json)" in out
+    assert f"good ({folder}/older.json)" in out
 
 
 def test_no_report_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

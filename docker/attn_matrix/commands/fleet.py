@@ -121,7 +121,7 @@ def _load(file: Path) -> Any:
 
 def tables(fleet: Fleet) -> list[Part]:
     """What to do first comes last: there a terminal shows it."""
-    nodes = Table([_node(each) for each in fleet.reports], HEAD, right=(6, 7, 8))
+    nodes = Table([(fleet.name(each), *_node(each)) for each in fleet.reports], HEAD, right=(6, 7, 8))
     return [
         *_titled(f"{len(fleet.reports)} report{'' if len(fleet.reports) == 1 else 's'}", nodes),
         *_speeds(fleet),
@@ -136,12 +136,12 @@ def _titled(title: str, table: Table) -> list[Part]:
 
 
 def _node(report: NodeReport) -> tuple[str, ...]:
-    """A row; a PASS needs no reason."""
+    """A row behind the node's name; a PASS needs no reason."""
     why = "" if report.verdict == "PASS" else f"{report.what} {report.advice}".strip()
     cases = f"{report.right}/{report.cases}" if report.cases else ""
     code = f"{report.number} {report.code}" if report.number else ""
     speed = (speeds(report, "forward"), speeds(report, "backward"))
-    return (report.node, report.verdict, code, _devices(report), report.image, report.backend, *speed, cases, why)
+    return (report.verdict, code, _devices(report), report.image, report.backend, *speed, cases, why)
 
 
 def _devices(report: NodeReport) -> str:
