@@ -20,7 +20,7 @@ from attn_matrix.errors import UsageError
 from attn_matrix.host import engine
 from entrypoint.cache import write_atomically
 from entrypoint.fleet.merge import Difference, Fleet, Outlier, Spread, Unread, merge
-from entrypoint.fleet.page import digits, named, percent, speeds
+from entrypoint.fleet.page import digits, named, percent, render, speeds
 from entrypoint.fleet.reports import Device, NodeReport, UnreadableReport, parse
 
 SCHEMA: Final = 1
@@ -55,8 +55,6 @@ def _handle(arguments: Namespace) -> int:
 
 
 def _write_page(path: Path, fleet: Fleet) -> None:
-    from entrypoint.fleet.page import render
-
     try:
         write_atomically(path, render(fleet))
     except OSError as error:
