@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Sequence
@@ -10,17 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from attn_matrix.errors import EngineMissing
+from attn_matrix.errors import EngineMissing, UsageError
 from attn_matrix.host import engine, environment, machine
-from attn_matrix.host.container import attn_variables, devices_for
+from attn_matrix.host.container import attn_variables, devices_for, our_user
 from attn_matrix.host.images import build
 from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix, spec_path
 from attn_matrix.matrix.select import pick_one
+from entrypoint import writers
 from entrypoint.spec import from_json
 
 HELP: Final = frozenset({"--help", "-h"})
+# The check's options that name a file which it writes: here it is one of this machine.
+WRITTEN: Final = frozenset(f"--{name}" for name in writers.NAMES)
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -35,6 +39,7 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
     if HELP & {*argv}:
         sys.stdout.write(help_text(parser, arguments.root, pattern))
         return 0
+    argv = resolved(argv)
     matrix = read(arguments.root / FILE)
     here = machine.look()
     choice = _choice(matrix, here, pattern)
@@ -48,8 +53,19 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
         return environment.check(arguments.root, matrix, choice.image, sources, argv)
     build(arguments.root, matrix, [choice.image], sources)
     given, tag = devices_for(matrix, choice.image, here), matrix.tag(choice.image)
-    command = ["check", *argv]
-    return engine.run(engine.Request(tag, command, attn_variables(), given.gpus, given.paths, given.groups))
+    command, volumes = inside(argv)
+    return engine.run(
+        engine.Request(
+            tag,
+            ["check", *command],
+            {**attn_variables(), "NODE_NAME": os.environ.get("NODE_NAME", platform.node())},
+            gpus=given.gpus,
+            devices=given.paths,
+            groups=given.groups,
+            volumes=volumes,
+            user=our_user() if volumes else "",
+        )
+    )
 
 
 def help_text(parser: ArgumentParser, root: Path, pattern: str | None) -> str:
@@ -68,6 +84,37 @@ def split(given: Sequence[str]) -> tuple[str | None, list[str]]:
     if given and not given[0].startswith("-"):
         return given[0], list(given[1:])
     return None, list(given)
+
+
+def resolved(argv: Sequence[str]) -> list[str]:
+    """The check's arguments as `--NAME=FILE` with an absolute FILE, of those that it writes. Raises UsageError."""
+    words, taken = iter(argv), []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in WRITTEN:
+            taken.append(word)
+            continue
+        file = value if equals else next(words, "")
+        path = Path(file).resolve()
+        if not file:
+            raise UsageError(f"{name} names no file")
+        if not path.parent.is_dir():
+            raise UsageError(f"{name}: there is no folder {path.parent}")
+        taken.append(f"{name}={path}")
+    return taken
+
+
+def inside(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The same as the container sees it, and the folders that are mounted for it: values of docker's `-v`."""
+    words, volumes = [], []
+    for place, word in enumerate(argv):
+        name, _, file = word.partition("=")
+        if name in WRITTEN:
+            volumes.append(f"{Path(file).parent}:/written/{place}")
+            words.append(f"{name}=/written/{place}/{Path(file).name}")
+        else:
+            words.append(word)
+    return words, volumes
 
 
 def _choice(matrix: Matrix, here: machine.Machine, pattern: str | None) -> machine.Choice:
