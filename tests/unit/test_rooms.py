@@ -20,7 +20,7 @@ HOST = {
 # What the judge and the probe may know of the container's side. Neither knows the other.
 JUDGE = {"events", "outcome", "settings", "spec", "choice"}
 PROBE = {"events", "devices", "spec", "spelling"}
-PREFLIGHT = {"devices", "errors", "spec"}
+PREFLIGHT = {"devices", "errors", "events", "spec"}
 # What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
 FLEET = {"judge"}
 WRITERS = {"cache", "judge", "text"}
