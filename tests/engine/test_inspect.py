@@ -33,6 +33,7 @@ cp /bin/true /usr/bin/become-root && chmod u+s /usr/bin/become-root
 mkdir -p /root/.cache/pip && echo x >/root/.cache/pip/x
 echo '[global]' >/etc/pip.conf
 printf -- '-----BEGIN CERTIFICATE-----\\n' >/etc/site.crt
+printf '#!/bin/sh\\nexec "$@"\\n' >/usr/local/bin/attn-run
 """
 # What each line of BREAK is found as, by check and subject.
 FOUND = {
@@ -49,6 +50,7 @@ FOUND = {
     ("hygiene", "secrets"),
     ("hygiene", "user"),
     ("history", "variables"),
+    ("start", "attn-run"),
 }
 
 
@@ -97,7 +99,7 @@ def test_the_image_passes(sdpa_cpu_base: str) -> None:
     found = rows(done)
 
     assert done.returncode == 0, [row for row in found if row["verdict"] == "fail"]
-    assert {row["check"] for row in found} >= {"import", "GPU code", "lock", "files", "hygiene", "history"}
+    assert {row["check"] for row in found} >= {"import", "GPU code", "lock", "files", "hygiene", "history", "start"}
     assert {"torch", "torch/lib/libtorch_cpu.so"} <= {row["subject"] for row in found}
 
 
