@@ -33,7 +33,7 @@ cp /bin/true /usr/bin/become-root && chmod u+s /usr/bin/become-root
 mkdir -p /root/.cache/pip && echo x >/root/.cache/pip/x
 echo '[global]' >/etc/pip.conf
 printf -- '-----BEGIN CERTIFICATE-----\\n' >/etc/site.crt
-printf '#!/bin/sh\\nexec "$@"\\n' >/usr/local/bin/attn-run
+printf '#!/bin/sh\\necho other\\n' >/usr/local/bin/attn-run
 """
 # What each line of BREAK is found as, by check and subject.
 FOUND = {
