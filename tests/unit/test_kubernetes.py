@@ -1,4 +1,4 @@
-"""docker/kubernetes: valid for three versions, ends, asks for no more rights than it needs, and agrees with the code."""
+"""docker/kubernetes: valid for three versions, ends, has no right too many, and agrees with the code."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_the_schema_finds_an_unknown_field() -> None:
 
 
 def test_a_job_ends_whatever_the_code() -> None:
-    """Ignored failures are not counted, so nothing but a disruption is ignored; and what no node mends fails at once."""
+    """Ignored failures are not counted, so a disruption alone is ignored; what no node mends fails at once."""
     found = [job for document in whole() for job in jobs(document) if "podFailurePolicy" in job]
     assert len(found) == 4
     for job in found:
@@ -222,9 +222,14 @@ def test_a_verdict_goes_from_the_check_to_the_taint() -> None:
     assert folders == {kubernetes.ON_NODE}
     assert rule["args"] == [check["containers"][0]["args"][-1]] == ["/verdict/verdict"]
     assert {"/verdict", str(Path(rule["path"]).parent)} <= mounts
-    assert f"--config.custom-plugin-monitor={Path(rule['path']).parent}/attention.json" in condition["containers"][0]["command"]
+    assert (
+        f"--config.custom-plugin-monitor={Path(rule['path']).parent}/attention.json"
+        in condition["containers"][0]["command"]
+    )
     assert rule["condition"] == plugin["conditions"][0]["type"] == taint["conditions"][0]["type"]
-    assert {"key": taint["taint"]["key"], "operator": "Exists", "effect": taint["taint"]["effect"]} in check["tolerations"]
+    assert {"key": taint["taint"]["key"], "operator": "Exists", "effect": taint["taint"]["effect"]} in check[
+        "tolerations"
+    ]
 
 
 # ---- rights ----
@@ -241,7 +246,9 @@ def test_only_the_condition_writer_has_rights() -> None:
     """And no more than it needs: a training pod and a check get not even a token."""
     roles = [document for document in whole() if document["kind"].endswith("Role")]
     (subject,) = only(whole(), "ClusterRoleBinding")["subjects"]
-    rights = {(r, verb) for role in roles for rule in role["rules"] for r in rule["resources"] for verb in rule["verbs"]}
+    rights = {
+        (r, verb) for role in roles for rule in role["rules"] for r in rule["resources"] for verb in rule["verbs"]
+    }
     assert {right for right in rights if right[0] != "events"} == {("nodes", "get"), ("nodes/status", "patch")}
     for document in whole():
         for pod in pods(document):

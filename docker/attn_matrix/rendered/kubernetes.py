@@ -18,6 +18,7 @@ FOLDER: Final = "docker/kubernetes"
 # The image of the manifests: an overlay puts another one in its place. A node check takes its variant without Axolotl.
 IMAGE: Final = "fa4-cu128"
 NAME: Final = "train"
+CHECK: Final = "attn-node-check"
 PORT: Final = 29500  # torchrun's own default
 GPUS: Final = {"nvidia.com/gpu": 8}
 # What no other node would do better, and what says something of the node itself. A pod that ends with any other code,
@@ -47,7 +48,7 @@ TRAINER = """\
 # The same for Kubeflow Trainer 2, which sets torchrun's arguments as PET_ variables. A TrainJob gives its own command
 # as `trainer.args`: `trainer.command` would take the place of the image's entrypoint, and nothing would be checked.
 """
-CHECK = """\
+CHECK_HEAD = """\
 # The node check: on each node whose GPUs are free, one at a time, and its verdict into a file of that node. It asks for
 # all GPUs of a node, so it never disturbs what runs there; parallelism and completions are the number of nodes.
 # It tolerates the taint that its verdict leads to, which is how a mended node comes back.
@@ -85,7 +86,7 @@ def kubernetes_files(matrix: Matrix) -> dict[str, str]:
         "base/job.yaml": (JOB, [job(tag)]),
         "examples/jobset.yaml": (JOBSET, [jobset(tag)]),
         "examples/trainer.yaml": (TRAINER, [runtime(tag), trainjob()]),
-        "node-check/cronjob.yaml": (CHECK, [node_check(matrix.tag(base))]),
+        "node-check/cronjob.yaml": (CHECK_HEAD, [node_check(matrix.tag(base))]),
         "nvsentinel/values.yaml": (NVSENTINEL, [nvsentinel(matrix, base)]),
     }
     files = {f"{FOLDER}/{name}": _text(head, *documents) for name, (head, documents) in manifests.items()}
@@ -142,10 +143,10 @@ def node_check(tag: str) -> Manifest:
     pod_spec = {
         "automountServiceAccountToken": False,
         "restartPolicy": "Never",
-        "priorityClassName": "attn-node-check",
+        "priorityClassName": CHECK,
         "securityContext": {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}},
         "tolerations": [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in (TAINT, *GPUS)],
-        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [_alone("attn-node-check")]}},
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [_alone(CHECK)]}},
         "containers": [_check_container(tag)],
         "volumes": [
             {"name": "verdict", "hostPath": {"path": ON_NODE, "type": "DirectoryOrCreate"}},
@@ -159,7 +160,7 @@ def node_check(tag: str) -> Manifest:
         "backoffLimitPerIndex": 0,
         "activeDeadlineSeconds": 540,
         "ttlSecondsAfterFinished": 3600,
-        "template": {"metadata": _labels("attn-node-check"), "spec": pod_spec},
+        "template": {"metadata": _labels(CHECK), "spec": pod_spec},
     }
     schedule = {
         "schedule": "*/10 * * * *",
@@ -168,7 +169,7 @@ def node_check(tag: str) -> Manifest:
         "failedJobsHistoryLimit": 1,
         "jobTemplate": {"spec": spec},
     }
-    return _object("batch/v1", "CronJob", "attn-node-check", schedule)
+    return _object("batch/v1", "CronJob", CHECK, schedule)
 
 
 def _check_container(tag: str) -> Manifest:
