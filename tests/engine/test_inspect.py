@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import build
-
 ROOT = Path(__file__).resolve().parents[2]
 SITE = "/opt/venv/lib/python3.11/site-packages"
 BREAK = f"""
@@ -67,13 +65,6 @@ def docker(*arguments: str) -> str:
 def rows(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(done.stdout)["images"][0]["rows"]
     return found
-
-
-@pytest.fixture(scope="module")
-def sdpa_cpu_base(docker_engine: None) -> str:
-    """The tag of the freshly built image."""
-    build("sdpa-cpu-base")
-    return "axolotl-attn:sdpa-cpu-base"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """podman plays the training Job as it is, and the pod ends with the codes that the policy is about.
 
-podman plays `kind: Job` from 5.3 on. An older one gets the Job's pod; which of the two ran is in the test's name.
+podman plays `kind: Job` from 5.3 on; an older one gets the Job's pod.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import PROMISED, build
-from tests.kubernetes.cpu import training
+from tests.conftest import PROMISED
+from tests.kubernetes.cpu import Training
 from tests.kubernetes.manifests import Manifest, only
 from tests.patience import PATIENCE
 
@@ -45,9 +45,7 @@ class Podman:
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         command = [*self.command, *arguments]
-        done = subprocess.run(
-            command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        done = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -63,14 +61,13 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(sdpa_cpu_base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     """podman, and in it the freshly built image."""
     if not shutil.which("podman"):
         reason = "needs podman (apt install podman catatonit)"
         pytest.fail(reason) if PROMISED else pytest.skip(reason)
     program = Podman(tmp_path_factory.mktemp("podman"))
-    build("sdpa-cpu-base")
-    program.load("axolotl-attn:sdpa-cpu-base")
+    program.load(sdpa_cpu_base)
     yield program
     program("pod", "rm", "--all", "--force", check=False)
     program("rmi", "--all", "--force", check=False)
@@ -79,7 +76,12 @@ def podman(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def play(podman: Podman, folder: Path, job: Manifest) -> tuple[int, str]:
     """Run the Job, or with an older podman its pod, to the end; the exit code of its container, and its output."""
     if podman.version < PLAYS_JOBS:
-        job = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train"}, "spec": job["spec"]["template"]["spec"]}
+        job = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "train"},
+            "spec": job["spec"]["template"]["spec"],
+        }
     file = folder / "job.yaml"
     file.write_text(yaml.safe_dump(job), encoding="utf-8")
     podman("kube", "play", "--network=none", str(file))
@@ -94,22 +96,18 @@ def play(podman: Podman, folder: Path, job: Manifest) -> tuple[int, str]:
         podman("kube", "down", str(file), check=False)
 
 
-@pytest.mark.parametrize(
-    ("code", "arguments", "env", "says"),
-    [
-        (0, ["true"], {}, "PASS"),
-        (5, ["sh", "-c", "exit 5"], {"ATTN_CHECK": "off"}, ""),
-        (90, ["true"], {"ATTN_BACKEND": "fa4"}, "ATTN_BACKEND='fa4'"),
-    ],
-)
-def test_the_job_ends_with_the_code(
-    podman: Podman, tmp_path: Path, code: int, arguments: list[str], env: dict[str, str], says: str
-) -> None:
-    """A real check and then the command's code, the command's alone, and a request that can never work."""
-    documents = training(tmp_path, IMAGE, arguments, env=env, components=["restricted"], more=WITHOUT_NETWORK)
-    job = only(documents, "Job")
+CASES = {
+    0: Training(image=IMAGE, arguments=["true"], patches=WITHOUT_NETWORK),
+    5: Training(image=IMAGE, arguments=["sh", "-c", "exit 5"], env={"ATTN_CHECK": "off"}, patches=WITHOUT_NETWORK),
+    90: Training(image=IMAGE, arguments=["true"], env={"ATTN_BACKEND": "fa4"}, patches=WITHOUT_NETWORK),
+}
+SAYS = {0: "PASS", 5: "", 90: "ATTN_BACKEND='fa4'"}
 
-    ended, said = play(podman, tmp_path, job)
+
+@pytest.mark.parametrize("code", CASES)
+def test_the_job_ends_with_the_code(podman: Podman, tmp_path: Path, code: int) -> None:
+    """A real check and then the command's code, the command's alone, and a request that can never work."""
+    ended, said = play(podman, tmp_path, only(CASES[code].documents(tmp_path), "Job"))
 
     assert ended == code, said
-    assert says in said
+    assert SAYS[code] in said

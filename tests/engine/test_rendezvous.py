@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_inspect import sdpa_cpu_base as sdpa_cpu_base  # the fixture
+from tests.kubernetes.cpu import torchrun
 from tests.kubernetes.manifests import FOLDER, Manifest, built, only
 from tests.patience import CHECK, PATIENCE
 
@@ -30,20 +30,14 @@ def network() -> Iterator[str]:
 
 
 def start(image: str, network: str, job: Manifest, index: int) -> subprocess.Popen[str]:
-    """The pod of that index: the names that Kubernetes would give it, its variables and its arguments.
-
-    A machine without a GPU has one process a node, and the program is ours in place of Axolotl's.
-    """
+    """The pod of that index: the names that Kubernetes would give it, its variables and its arguments."""
     pod = job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+    variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    words = [word.replace("$(NODES)", variables["NODES"]) for word in torchrun("/work/all_reduce.py")]
     name = f"{job['metadata']['name']}-{index}"
-    variables = {each["name"]: each["value"] for each in container["env"]}
-    words = [word.replace("$(NODES)", variables["NODES"]) for word in container["args"]]
-    given = [*words[: words.index("-m")], "/work/all_reduce.py"]
-    given = [word.replace("per-node=gpu", "per-node=1") for word in given]
     options = [f"--name={network}-{index}", f"--hostname={name}", f"--network-alias={name}.{pod['subdomain']}"]
     options += [f"--network={network}", f"--volume={PROGRAM}:/work/all_reduce.py:ro", f"--env=ATTN_TIMEOUT={CHECK}"]
-    command = ["docker", "run", "--rm", *options, image, *given]
+    command = ["docker", "run", "--rm", *options, image, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

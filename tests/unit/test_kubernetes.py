@@ -18,6 +18,7 @@ from attn_matrix.matrix.load import read as read_matrix
 from attn_matrix.rendered import kubernetes
 
 from entrypoint.judge.finding import Code
+from tests.kubernetes.broken import BROKEN
 from tests.kubernetes.manifests import (
     COMPONENTS,
     FOLDER,
@@ -92,26 +93,6 @@ def test_the_components_go_together(tmp_path: Path) -> None:
 
 def test_no_manifest_has_what_a_server_refuses() -> None:
     assert {document["metadata"]["name"]: mistakes(document) for document in whole() if mistakes(document)} == {}
-
-
-BROKEN: dict[str, Callable[[Manifest], object]] = {
-    "restartPolicy OnFailure": lambda job: job["template"]["spec"].update(restartPolicy="OnFailure"),
-    "restartPolicy Sometimes": lambda job: job["template"]["spec"].update(restartPolicy="Sometimes"),
-    "no restartPolicy": lambda job: job["template"]["spec"].pop("restartPolicy"),
-    "completionMode": lambda job: job.update(completionMode="Index"),
-    "action": lambda job: job["podFailurePolicy"]["rules"][0].update(action="Fail"),
-    "operator": lambda job: job["podFailurePolicy"]["rules"][0]["onExitCodes"].update(operator="Within"),
-    "status": lambda job: job["podFailurePolicy"]["rules"][1]["onPodConditions"][0].update(status="true"),
-    "another container": lambda job: job["podFailurePolicy"]["rules"][0]["onExitCodes"].update(containerName="main"),
-    "code 0": lambda job: job["podFailurePolicy"]["rules"][0]["onExitCodes"].update(values=[0, 90]),
-    "codes out of order": lambda job: job["podFailurePolicy"]["rules"][0]["onExitCodes"].update(values=[92, 90]),
-    "a rule of both kinds": lambda job: job["podFailurePolicy"]["rules"][0].update(onPodConditions=[]),
-    "podReplacementPolicy": lambda job: job.update(podReplacementPolicy="TerminatingOrFailed"),
-    "backoffLimitPerIndex": lambda job: job.update(backoffLimitPerIndex=0, completionMode="NonIndexed"),
-    "no such volume": lambda job: job["template"]["spec"]["volumes"].pop(),
-    "a variable twice": lambda job: job["template"]["spec"]["containers"][0]["env"].append({"name": "NODES"}),
-    "medium": lambda job: job["template"]["spec"]["volumes"][1]["emptyDir"].update(medium="memory"),
-}
 
 
 @pytest.mark.parametrize("fault", BROKEN)
