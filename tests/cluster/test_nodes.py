@@ -69,6 +69,10 @@ def state(cluster: Cluster, node: str) -> tuple[str, bool]:
     return conditions.get("AttentionProblem", ""), TAINT in taints
 
 
+def wait_for(cluster: Cluster, node: str, problem: str, *, tainted: bool) -> None:
+    cluster.wait(lambda: state(cluster, node) == (problem, tainted), f"{node} does not become {problem}, {tainted}")
+
+
 def write_verdict(cluster: Cluster, node: str, text: str) -> None:
     """Put a verdict on a node, as its check does; only a pod of that namespace can."""
     spec: dict[str, Any] = {
@@ -94,21 +98,21 @@ def write_verdict(cluster: Cluster, node: str, text: str) -> None:
 def test_a_new_node_waits_for_its_check(cluster: Cluster, nodes: list[str]) -> None:
     """Unknown and tainted; then the CronJob's own pod runs there in spite of it, and the node is free."""
     for node in nodes:
-        cluster.wait(lambda node=node: state(cluster, node) == ("Unknown", True), f"{node} has no taint")
+        wait_for(cluster, node, "Unknown", tainted=True)
 
     patch = f'{{"spec": {{"jobTemplate": {{"spec": {{"completions": {len(nodes)}, "parallelism": {len(nodes)}}}}}}}}}'
     cluster.ok("patch", "cronjob", NAMESPACE, "--type=merge", f"--patch={patch}", namespace=NAMESPACE)
     cluster.ok("create", "job", f"--from=cronjob/{NAMESPACE}", "now", namespace=NAMESPACE)
 
     for node in nodes:
-        cluster.wait(lambda node=node: state(cluster, node) == ("False", False), f"{node} keeps its taint")
+        wait_for(cluster, node, "False", tainted=False)
 
 
 def test_a_bad_node_gets_no_pod_until_it_is_mended(cluster: Cluster, nodes: list[str], tmp_path: Path) -> None:
     """The replacement goes to the other one."""
     bad, *_ = nodes
     write_verdict(cluster, bad, "FAIL 94 sdpa crashed with SIGSEGV.")
-    cluster.wait(lambda: state(cluster, bad) == ("True", True), "no taint")
+    wait_for(cluster, bad, "True", tainted=True)
 
     cluster("delete", "job", "train", "--ignore-not-found", "--wait", "--cascade=foreground")
     cluster.apply(*Training(image=IMAGE, arguments=["true"], env={"ATTN_CHECK": "off"}).documents(tmp_path))
@@ -117,4 +121,4 @@ def test_a_bad_node_gets_no_pod_until_it_is_mended(cluster: Cluster, nodes: list
     assert pod["spec"]["nodeName"] != bad
 
     write_verdict(cluster, bad, "PASS 0 sdpa is right.")
-    cluster.wait(lambda: state(cluster, bad) == ("False", False), "the taint stays")
+    wait_for(cluster, bad, "False", tainted=False)

@@ -348,7 +348,12 @@ def test_a_name_that_starts_something_else_fails(entrypoint: str, said: str, ver
 def test_the_entrypoint_and_its_name_are_both_asked(matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     """One as the image starts, the other in its place."""
     asked: list[Sequence[str]] = []
-    monkeypatch.setattr(engine, "capture", lambda command, **_: asked.append(command) or " ".join(command[-3:]))
+
+    def answer(command: Sequence[str], **_: object) -> str:
+        asked.append(command)
+        return " ".join(command[-3:])
+
+    monkeypatch.setattr(engine, "capture", answer)
     inside = inspection.Inside(ROOT, matrix, image(matrix, "sdpa-cpu-base"))
 
     (row,) = inspection.start(inside)
