@@ -100,7 +100,8 @@ def test_a_new_node_waits_for_its_check(cluster: Cluster, nodes: list[str]) -> N
     for node in nodes:
         wait_for(cluster, node, "Unknown", tainted=True)
 
-    patch = f'{{"spec": {{"jobTemplate": {{"spec": {{"completions": {len(nodes)}, "parallelism": {len(nodes)}}}}}}}}}'
+    spec = {"completions": len(nodes), "parallelism": len(nodes)}
+    patch = json.dumps({"spec": {"jobTemplate": {"spec": spec}}})
     cluster.ok("patch", "cronjob", NAMESPACE, "--type=merge", f"--patch={patch}", namespace=NAMESPACE)
     cluster.ok("create", "job", f"--from=cronjob/{NAMESPACE}", "now", namespace=NAMESPACE)
 
