@@ -17,7 +17,7 @@ def gpus(gpu: ContainerLauncher) -> ContainerLauncher:
 
 @pytest.mark.parametrize(("present", "code"), [(8, 0), (9, 94)])
 def test_all_gpus_are_checked_at_the_same_time(gpus: ContainerLauncher, present: int, code: int) -> None:
-    """Each of eight children waits until so many have begun: one after another they would wait for ever, as for nine."""
+    """Eight children wait until so many have begun: one after another they would wait for ever, as for nine."""
     gpus.behave(f"meet {present}")
 
     result = gpus.run(ATTN_TIMEOUT=CHECK if not code else SHORT)
