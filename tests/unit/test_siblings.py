@@ -125,7 +125,7 @@ def test_siblings_are_of_one_model_and_more_than_two(spec: ImageSpec) -> None:
 
 def test_a_worse_reason_stands_alone(spec: ImageSpec) -> None:
     """One that crashed has no figures, is no sibling, and is not called slow."""
-    crashed = outcome(0, 0.5)
+    crashed = outcome(0, 0.92)
     crashed.ending, crashed.number = "killed", 11
     found = judged(spec, WARN, [crashed, *(outcome(index, 1.0) for index in range(1, 4))])
     assert named(found) == ["cuda:0"]
