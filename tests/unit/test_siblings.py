@@ -125,12 +125,13 @@ def test_siblings_are_of_one_model_and_more_than_two(spec: ImageSpec) -> None:
 
 def test_a_worse_reason_stands_alone(spec: ImageSpec) -> None:
     """One that crashed has no figures, is no sibling, and is not called slow."""
-    crashed = outcome(0, 0.92)
-    crashed.ending, crashed.number = "killed", 11
+    crashed, other = outcome(0, 0.92), outcome(0, 1.0)
+    for each in (crashed, other):
+        each.ending, each.number = "killed", 11
     found = judged(spec, WARN, [crashed, *(outcome(index, 1.0) for index in range(1, 4))])
     assert named(found) == ["cuda:0"]
     assert [finding.code for finding in found[0].findings] == [Code.GPU_FAULT]
-    assert named(judged(spec, WARN, [crashed, outcome(1, 1.0), outcome(2, 0.9)])) == ["cuda:0"]
+    assert named(judged(spec, WARN, [other, outcome(1, 1.0), outcome(2, 0.92)])) == ["cuda:0"]
 
 
 def test_the_report_names_each(spec: ImageSpec) -> None:
