@@ -44,9 +44,10 @@ it will really run, and whether that is what it asks for.
   ATTN_SLOW     warn (default), fail: a slow GPU or kernel stops the start
   ATTN_REPORT   where the JSON report goes; default /tmp/attn/report.json
   ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
-  ATTN_TIMEOUT  seconds the whole check may take; default 120
+  ATTN_TIMEOUT  seconds that check and rehearsal may take; default 120
   ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
   ATTN_CONFIG   the Axolotl configuration, where COMMAND does not name it
+  ATTN_REHEARSE on (default): a training command is rehearsed on a model of few layers, off
 
 check also writes, each to its FILE:
   --html FILE        the report as a page, for a person
@@ -184,7 +185,8 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
-        return _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
+        report = _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
+        return _rehearsed(start, settings, key, report)
     except ConfigError as error:
         return _refused(start, settings.backend, Code.CONFIG, error.what, error.advice)
     except MismatchError as error:
@@ -267,6 +269,25 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, start.notes.append)
     return {**report, "notes": [*report["notes"], *start.notes]}
+
+
+def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: dict[str, Any]) -> dict[str, Any]:
+    """The report with the rehearsal of the run that may now start; untouched where none may, or nobody wants one."""
+    if start.flight is None or settings.rehearse == "off" or report["code"]["number"]:
+        return report
+    from entrypoint.rehearse import Wanted, rehearsed
+
+    wanted = Wanted(
+        flight=start.flight,
+        home=HOME,
+        environ=start.environ,
+        seconds=settings.timeout,
+        deadline=start.started + settings.timeout,
+        directory=settings.cache,
+        key=key,
+        note=report["notes"].append,
+    )
+    return rehearsed(wanted, report)
 
 
 def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:

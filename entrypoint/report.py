@@ -44,6 +44,7 @@ def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequ
         "ceilings": [_ceiling(spec, item.outcome, ceiling) for item in judged if (ceiling := item.outcome.ceiling)],
         "machine": _machine(spec, lead),
         "seconds": _seconds(judged, total),
+        "rehearsal": None,
         "cached": False,
         "notes": list(dict.fromkeys(note for item in judged for note in notes_of(spec, item.outcome))),
         "logs": _logs(judged, findings),

@@ -19,6 +19,7 @@ ALLOWABLE: Final = (FORWARD_ONLY,)  # and the ids of preflight rules
 
 CheckMode = Literal["enforce", "warn", "off"]
 SlowMode = Literal["warn", "fail"]
+RehearseMode = Literal["on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Settings:
     timeout: float = 120.0
     allow: frozenset[str] = frozenset()
     config: str | None = None
+    rehearse: RehearseMode = "on"
     # Whether `backend` was asked for; else it is what the command's configuration asks for, or the image's own.
     backend_given: bool = False
 
@@ -66,6 +68,7 @@ def _parsers(spec: ImageSpec) -> dict[str, Callable[[str], object]]:
         "ATTN_TIMEOUT": _seconds,
         "ATTN_ALLOW": _names,
         "ATTN_CONFIG": _path,
+        "ATTN_REHEARSE": _one_of("on", "off"),
     }
 
 

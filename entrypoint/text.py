@@ -38,6 +38,7 @@ def to_text(report: Report) -> str:
     if report["cases"] or report["performance"]:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
         lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
+    lines += _rehearsal(report.get("rehearsal"))  # absent from reports of earlier versions
     lines += [_line("note", note) for note in report["notes"]]
     return "\n".join(lines) + "\n"
 
@@ -92,6 +93,24 @@ def _run(run: Row | None) -> list[str]:
         instead = f" Write {found['instead']}." if found["instead"] else ""
         lines.append(_line(level, f"[{found['id']}] {line}{found['why']}{instead}"))
     return lines + [_line("note", note) for note in run["notes"]]
+
+
+def _rehearsal(part: Row | None) -> list[str]:
+    """What was rehearsed, with what less than the run has, and the number that came nearest to its limit."""
+    if not part:
+        return []
+    if not part["model"] or part["verdict"] == "NOT_CHECKED":
+        return [_line("rehearsal", part["reason"])]
+    losses, seconds = part["losses"]["runs"], part["seconds"].get("total", 0.0)
+    steps = f"{len(losses)} steps, loss {losses[0]:.4g} to {losses[-1]:.4g}; " if losses and None not in losses else ""
+    worst = part["differences"][:1]
+    nearest = f"nearest to its limit: {worst[0]['what']} {_of_budget(worst[0]['ratio'])}; " if worst else ""
+    lines = [_line("rehearsal", f"{part['model']['type']}: {steps}{nearest}{seconds:.1f} s")]
+    return lines + ([_line("", f"with {'; '.join(part['reduced'])}")] if part["reduced"] else [])
+
+
+def _of_budget(ratio: float | None) -> str:
+    return "not finite" if ratio is None else f"at {ratio:.2f} of its budget"
 
 
 # --- the machine ------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class Launcher(ABC):
         self.probe.mkdir()
         shutil.copy(FAKE_PROBE, self.probe / "__main__.py")
         (self.probe / "__init__.py").touch()
+        self.rehearsal = Path(__file__).with_name("fake_rehearsal.py")
         self.spec: dict[str, Any] = json.loads(SPEC.read_text())
         self.behave("healthy")
 
@@ -95,6 +96,7 @@ class ProcessLauncher(Launcher):
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("probe", "__pycache__"))
         shutil.copytree(self.probe, home / "entrypoint" / "probe")
+        shutil.copy(self.rehearsal, home / "entrypoint" / "rehearsal" / "__main__.py")
         (home / "image.json").write_text(json.dumps(self.spec))
         environ = {"PATH": os.environ["PATH"], **env}
         argv = [self.python, "-I", "-S", str(home / "entrypoint"), *command]
