@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -42,17 +42,26 @@ class Share:
 
 
 class Child:
-    """One `python -m entrypoint.probe`. Use as a context manager: leaving it ends the whole process group."""
+    """One `python -m entrypoint.probe`, or another `program`: a module and its own arguments. Use as a context manager:
+    leaving it ends the whole process group."""
 
-    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
+    def __init__(
+        self,
+        home: Path,
+        backend: str,
+        device: str,
+        environ: dict[str, str],
+        share: Share,
+        program: Sequence[str] = (),
+    ) -> None:
         self.outcome = Outcome(device=device, backend=backend)
         self._step_began = time.monotonic()
         self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
         self._oom_kills = limits.oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
-        command = [sys.executable, "-P", "-m", "entrypoint.probe"]
-        command += ["--backend", backend, "--device", device, "--events", str(write_end)]
+        command = [sys.executable, "-P", "-m", *(program or ("entrypoint.probe", "--backend", backend))]
+        command += ["--device", device, "--events", str(write_end)]
         command += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}"]
         try:
             self._process = subprocess.Popen(

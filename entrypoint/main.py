@@ -16,15 +16,16 @@ from entrypoint import cache, inductor_cache, kernels_cache, launch, libcuda
 from entrypoint.choice import refuse_early, vendor_of
 from entrypoint.console import say, write
 from entrypoint.devices import NVIDIA, Devices, cpu_name, look
-from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
+from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, NoBackendError
 from entrypoint.judge.cause import cause
-from entrypoint.judge.finding import Code, Finding
+from entrypoint.judge.finding import Code, Finding, VerdictName
 from entrypoint.settings import AUTO, DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.spelling import did_you_mean
 from entrypoint.text import summary, to_json, to_text
 
 if TYPE_CHECKING:
+    from entrypoint.auto.start import Auto
     from entrypoint.preflight.flight import Flight
 
 HOME: Final = Path(__file__).resolve().parent.parent
@@ -67,6 +68,8 @@ class Start:
     as_json: bool = False
     config: str | None = None  # the configuration that `check` names
     flight: Flight | None = None
+    auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
+    choice: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -153,10 +156,17 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
-        key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
+        run = start.auto.key if start.auto else None
+        keeps = settings.cache is not None
+        key = cache.key_of(start.spec, HOME, devices, settings, start.environ, run) if keeps else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
-        return _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
+        report = _remembered(start, settings, key)
+        if start.auto:
+            settings = _chosen(start, start.auto, settings, devices, report)
+        return _on_these_gpus(start, report or _measured(start, settings, devices, key))
+    except NoBackendError as error:
+        return _refused(start, AUTO, Code(error.code), error.what, error.advice)
     except ConfigError as error:
         return _refused(start, settings.backend, Code.CONFIG, error.what, error.advice)
     except MismatchError as error:
@@ -186,6 +196,15 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
             )
         return settings
     start.flight = replace(found, allowed=settings.allow)
+    if settings.backend == AUTO:
+        from entrypoint.auto.start import entered
+
+        # What the rules refuse as it stands, a backend that is chosen may cure.
+        auto = entered(start.flight, start.command)
+        if not isinstance(auto, str):
+            start.auto = auto
+            return settings
+        start.notes.append(f"ATTN_BACKEND=auto timed nothing and takes the image's first backend that runs: {auto}.")
     if error := start.flight.error():
         raise error
     if not settings.backend_given:
@@ -197,6 +216,18 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
             f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}."
         )
     return settings
+
+
+def _chosen(
+    start: Start, auto: Auto, settings: Settings, devices: Devices, remembered: dict[str, Any] | None
+) -> Settings:
+    """Choose the backend by timing, or as `remembered`, and let the command ask for it. Raises as Auto's methods do."""
+    began = time.monotonic()
+    start.choice = (remembered or {}).get("choice") or auto.choose(HOME, start.environ, settings.timeout)
+    start.flight, start.command, copied = auto.follow(start.choice, devices, start.environ)
+    start.choice = {**start.choice, **copied}
+    left = max(1.0, settings.timeout - (time.monotonic() - began))
+    return replace(settings, backend=start.choice["backend"], timeout=round(left, 1))
 
 
 def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +266,9 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
         raise
     if added := len(kernels_cache.compiled(start.environ) - before):
         start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
-    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started)
+    requested = AUTO if start.auto else settings.backend
+    report = build(start.spec, requested, judged, [], time.monotonic() - start.started)
+    report["choice"] = start.choice
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, start.notes.append)
     return {**report, "notes": [*report["notes"], *start.notes]}
@@ -245,7 +278,8 @@ def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -
     """The report of a start in which nothing was measured."""
     from entrypoint.report import build
 
-    finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
+    verdict: VerdictName = "FAIL" if code in {Code.WRONG, Code.GPU_FAULT} else "NOT_CHECKED"
+    finding = Finding(verdict=verdict, code=code, what=what, advice=advice)
     report = build(start.spec, requested, [], [finding], time.monotonic() - start.started)
     return {**report, "notes": [*report["notes"], *start.notes]}
 
@@ -259,7 +293,7 @@ def _stop(start: Start, error: ConfigError) -> int:
 
 def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:
     """Publish the report, then either exit with the verdict's code or become the command."""
-    report = {**report, "run": start.flight.document() if start.flight else None}
+    report = {**report, "run": start.flight.document() if start.flight else None, "choice": start.choice}
     _publish(start, settings.report, report)
     code = int(report["code"]["number"])
     if start.command and (not code or settings.check == "warn"):

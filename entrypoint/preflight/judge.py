@@ -119,7 +119,7 @@ def ways(facts: Facts, name: str, accepted: frozenset[str] = frozenset()) -> Ite
 
 def way(facts: Facts, change: Mapping[str, Any], accepted: frozenset[str] = frozenset()) -> Way:
     """What the rules say of the configuration with `change` in it; the refusals come without advice."""
-    changed = apply(facts, change)
+    changed = apply(facts, change) if change else facts
     run = resolve(changed)
     found = [_found(changed, rule, hit, "") for rule, hit in _hits(changed, run) if rule.id not in accepted]
     refusals = tuple(item for item in found if item.level == "refuse")
@@ -159,7 +159,8 @@ def apply(facts: Facts, change: Mapping[str, Any]) -> Facts:
     """The facts of a configuration with `change` in it."""
     values = {**facts.config.values, **change}
     kept = {key: value for key, value in values.items() if key not in change or value is not None}
-    return replace(facts, config=replace(facts.config, values=kept, dropped=()))
+    dropped = tuple(key for key in facts.config.dropped if key not in KEYS)  # a flag that the change stands for
+    return replace(facts, config=replace(facts.config, values=kept, dropped=dropped))
 
 
 def _plain(value: Any) -> str:
