@@ -107,8 +107,8 @@ def _choice(choice: Row | None) -> list[str]:
     for item in choice["candidates"]:
         lines.append(_line("", f"  {item['backend']:<10} {_milliseconds(item)}"))
     if choice["file"]:
-        changed = ", ".join(choice["difference"])
-        lines.append(_line("config", f"{choice['file']} is {choice['of']} with {changed}"))
+        lines.append(_line("config", f"{choice['file']} in place of {choice['of']}:"))
+        lines += [_line("", f"  {line}") for line in choice["difference"]]
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from entrypoint.auto.candidates import Candidate
@@ -76,4 +76,5 @@ def _row(candidate: Candidate, timed: Timed | None, taken: str | None) -> dict[s
         "reason": candidate.reason or (timed.reason if timed else None),
         "taken": candidate.backend == taken,
         "overlay": dict(candidate.change),
+        "contestant": asdict(candidate.contestant) if candidate.contestant else None,
     }

@@ -22,7 +22,7 @@ from entrypoint.preflight.commandline import parse, replaced
 from entrypoint.preflight.facts import Stage
 from entrypoint.preflight.flight import Flight, look
 from entrypoint.preflight.judge import KEYS, apply
-from entrypoint.preflight.shape import Shape, shape_of
+from entrypoint.preflight.shape import WITH_FLOAT32, Shape, shape_of
 
 # Of the whole check's time, what the race may take.
 SHARE: Final = 0.5
@@ -83,7 +83,7 @@ class Auto:
             "backend": best.backend,
             "candidates": choice.rows(known, timed, best.backend),
             "shape": asdict(self.shape),
-            "whole": self.shape == shape_of(self.flight.facts),
+            "whole": self.shape == shape_of(self.flight.facts, WITH_FLOAT32),
             "overlay": overlay,
             "seconds": round(time.monotonic() - began, 3),
         }
@@ -126,9 +126,9 @@ def entered(flight: Flight | None, command: Sequence[str]) -> Auto | str:
         return f"axolotl {facts.action} trains nothing"
     if facts.model is None:
         return "the model's config.json is not there yet"
-    shape = shape_of(facts)
+    shape = shape_of(facts, WITH_FLOAT32)
     if shape is None:
-        return "the model's shapes are not known, or it trains in float32"
+        return "config.json does not tell the shapes of the model's attention"
     request = parse(command) if command else None
     auto = Auto(
         flight=flight,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import math
+import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -28,11 +30,14 @@ from entrypoint.race.layer import Inputs, Kind, Layer, inputs_of, kinds_of, pref
 if TYPE_CHECKING:
     import torch
 
+# Products of float32 may be TF32's, with 11 significant bits: an error by design.
+BY_DESIGN: Final = {"float32": 2.0**-11}
 # Seconds of timing for each contestant, of which one that is far behind needs little.
 SECONDS: Final = {"cuda": 1.5, "cpu": 2.0}
 # The share of the child's time after which no round begins.
 LAST_ROUND: Final = 0.8
 ROUNDS: Final = (3, 12)  # at least and at most
+THOROUGH: Final = (40, 40)
 TURN: Final = 0.02  # seconds of calls in a turn, of at most MOST calls
 MOST: Final = 8
 # After this many rounds a contestant that takes so many times the fastest's time gets no more turns.
@@ -56,7 +61,7 @@ class Runner:
         return sum(median(taken) for taken in self.samples.values()) if self.samples else math.inf
 
     def turn(self, clock: Clock) -> None:
-        """Time each kind of layer, forward and back; the first turn settles the clocks and is one call each."""
+        """Time each kind of layer, forward and back."""
         with preferred(self.contestant):
             for kind, layer in self.layers.items():
                 self._timed(kind, layer, clock)
@@ -73,6 +78,8 @@ class Runner:
         last = self.samples.get((kind, "forward")), self.samples.get((kind, "backward"))
         each = sum(median(taken) for taken in last if taken) or TURN
         count = max(1, min(MOST, int(TURN / each)))
+        # Not timed: transformers looks its flash functions up again when another contestant has had a turn.
+        layer(inputs)
         forward = clock.sample(lambda _: layer(inputs), lambda: None, count)
         backward = clock.sample(back, lambda: calls.loss_of(layer(inputs), inputs.dout), count)
         for direction, taken in (("forward", forward), ("backward", backward)):
@@ -84,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 whenever the events tell the whole story; a traceback and 1 when the device is beyond use."""
     options = parse(argv)
     log = EventLog.take(options.events)
+    # Inductor's pool of compilers takes longer to start than the two kernels of a layer take to compile.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         race(contestants.from_json(options.contestants), shapes.from_json(options.shape), options, log)
     except Unusable as refusal:
@@ -103,6 +112,7 @@ def race(entered: Sequence[Contestant], shape: Shape, options: argparse.Namespac
         import transformers.modeling_utils  # noqa: F401
     clock = clock_for(where)
     ends = clock.now() + LAST_ROUND * options.seconds
+    thorough: bool = options.thorough
     _settle_order(where)
     shared: dict[bool, Inputs] = {}
     runners = []
@@ -112,7 +122,9 @@ def race(entered: Sequence[Contestant], shape: Shape, options: argparse.Namespac
         gc.collect()
         if where.type == "cuda":
             torch.cuda.empty_cache()
-    _take_turns(runners, shape, clock, min(ends, clock.now() + SECONDS[where.type] * len(runners)), where, log)
+    until = ends if thorough else min(ends, clock.now() + SECONDS[where.type] * len(runners))
+    pace = Pace(until=until, rounds=THOROUGH if thorough else ROUNDS, drops=not thorough)
+    _take_turns(runners, shape, clock, pace, where, log)
     log.done([])
 
 
@@ -128,8 +140,6 @@ def _tried(
     contestant: Contestant, shape: Shape, shared: dict[bool, Inputs], where: torch.device, log: EventLog
 ) -> Runner:
     """The contestant's layers, each called once and compared with float64 (an event). Inputs are shared by layout."""
-    import time
-
     batch = batches.batch_of(shape, one_row=contestant.one_row)
     if contestant.one_row not in shared:
         shared[contestant.one_row] = inputs_of(shape, batch, where)
@@ -148,6 +158,7 @@ def _tried(
                 seconds=time.perf_counter() - started,
                 tensors=tensors,
                 no_gradient=missing,
+                relative_error=BY_DESIGN.get(shape.dtype),
             )
             log.emit(event)
             if missing:
@@ -155,11 +166,21 @@ def _tried(
     return Runner(contestant=contestant, batch=batch, inputs=inputs, layers=layers)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Rounds at least and at most, none of which begins after `until` on the clock but the least; `drops`: whether one
+    that is far behind gets no more turns."""
+
+    until: float
+    rounds: tuple[int, int]
+    drops: bool
+
+
 def _take_turns(
-    runners: list[Runner], shape: Shape, clock: Clock, until: float, where: torch.device, log: EventLog
+    runners: list[Runner], shape: Shape, clock: Clock, pace: Pace, where: torch.device, log: EventLog
 ) -> None:
     """Rounds in which each has one turn, so that a clock that drifts or a neighbour's load meets all alike."""
-    least, most = ROUNDS
+    least, most = pace.rounds
     running = list(runners)
     for number in range(most):
         for runner in list(running):
@@ -167,14 +188,12 @@ def _take_turns(
             running.remove(runner)
             with log.phase("performance", name), case_error_if_it_raises(name, where, log):
                 runner.turn(clock)
-                if number == 0:
-                    runner.samples = {key: taken[-1:] for key, taken in runner.samples.items()}
                 running.append(runner)
                 _tell(runner, shape, log)
         fastest = min((runner.seconds for runner in running), default=math.inf)
-        if number + 1 >= SETTLED:
+        if pace.drops and number + 1 >= SETTLED:
             running = [runner for runner in running if runner.seconds <= FAR_BEHIND * fastest]
-        if clock.now() > until and number + 1 >= least or len(running) < 2 and number + 1 >= least:
+        if number + 1 >= least and (clock.now() > pace.until or len(running) < 2):
             break
 
 
@@ -223,6 +242,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", required=True, help="torch's name for the device: cuda:0, cpu")
     parser.add_argument("--events", default=1, type=int, metavar="FD", help="file descriptor of the lines (default: 1)")
     parser.add_argument("--jobs", default=1, type=int, metavar="N", help="processes that may be busy side by side")
+    parser.add_argument("--thorough", action="store_true", help="every one to the end, to measure a race by")
     parser.add_argument("--seconds", default=math.inf, type=float, metavar="S", help="until this process is ended")
     return parser.parse_args(argv)
 

@@ -1,14 +1,18 @@
-"""What `nox -s run` and `nox -s check` pass to a container: GPUs, and the settings in ATTN_ variables."""
+"""What `nox -s run` and `nox -s check` pass to a container: GPUs, files, and the settings in ATTN_ variables."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from attn_matrix.host import machine
+from attn_matrix.host import engine, machine
 from attn_matrix.matrix.model import Image, Matrix
 from entrypoint.devices import AMD
+
+# The images' working directory.
+WORKSPACE: Final = "/workspace"
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,8 @@ def _amd(root: Path) -> Devices:
 def attn_variables() -> dict[str, str]:
     """The ATTN_ variables of our own environment, which are the settings of the check in the container."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("ATTN_")}
+
+
+def owner() -> str:
+    """Whom the container's files belong to: our user. Group 0 is who may write in the images' own folders."""
+    return f"{0 if engine.is_rootless() else os.getuid()}:0"
