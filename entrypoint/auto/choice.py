@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from entrypoint.auto.candidates import Candidate
 from entrypoint.events import CaseEvent, SpeedEvent
@@ -13,18 +13,20 @@ from entrypoint.judge.budgets import weigh_case, worst_of
 # Within this share of the fastest, the image's order decides: two runs of one kernel differ by as much.
 TIE: Final = 0.02
 
+Failed = Literal["wrong", "broken", "memory", "unstarted"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """What the race says of one candidate: milliseconds of a layer, or the `reason` why it is out: `wrong`, or
-    `broken` (it raised or crashed), or neither (no memory, no time)."""
+    """What the race says of one candidate: milliseconds of a layer, or the `reason` why it is out. `failed`: it is
+    wrong, it raised, crashed or hung (broken), it had no memory, or its child failed before it (unstarted); None where
+    there was only no time for it."""
 
     backend: str
     forward: float | None = None
     backward: float | None = None
     reason: str | None = None
-    wrong: bool = False
-    broken: bool = False
+    failed: Failed | None = None
 
     @property
     def total(self) -> float | None:
@@ -41,7 +43,7 @@ def weigh(backend: str, cases: Iterable[CaseEvent], speeds: Iterable[SpeedEvent]
             off = case.no_gradient or (
                 f"{worst.tensor} is off by {worst.error:.3g} where {worst.budget:.3g} is allowed ({worst.rule})"
             )
-            return Timed(backend=backend, reason=f"wrong for these shapes: {off}, in {kind} layers", wrong=True)
+            return Timed(backend=backend, reason=f"wrong for these shapes: {off}, in {kind} layers", failed="wrong")
     # The last event of an id counts.
     last = {(speed.id, speed.direction): speed.seconds for speed in speeds if speed.id.partition("/")[0] == backend}
     means = {
@@ -54,10 +56,13 @@ def weigh(backend: str, cases: Iterable[CaseEvent], speeds: Iterable[SpeedEvent]
 
 
 def pick(timed: Sequence[Timed]) -> Timed | None:
-    """The fastest of those that are right, forward and backward together; `timed` is in the image's order."""
+    """The fastest of those that are right, forward and backward together; `timed` is in the image's order.
+
+    Where there was time for none, the first that has not failed; None where all have.
+    """
     right = [(item.total, item) for item in timed if item.reason is None and item.total is not None]
     if not right:
-        return None
+        return next((item for item in timed if not item.failed), None)
     fastest = min(total for total, _ in right)
     return next(item for total, item in right if total <= fastest * (1 + TIE))
 
@@ -73,7 +78,7 @@ def _row(candidate: Candidate, timed: Timed | None, taken: str | None) -> dict[s
     return {
         "backend": candidate.backend,
         "milliseconds": {"forward": timed.forward, "backward": timed.backward} if timed and measured else None,
-        "reason": candidate.reason or (timed.reason if timed else None),
+        "reason": (candidate.reason or (timed.reason if timed else None) or "").rstrip(".") or None,
         "taken": candidate.backend == taken,
         "overlay": dict(candidate.change),
         "contestant": asdict(candidate.contestant) if candidate.contestant else None,

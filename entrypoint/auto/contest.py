@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from entrypoint.auto.choice import Timed, weigh
+from entrypoint.auto.choice import Failed, Timed, weigh
 from entrypoint.child import Child, OnEvent, Share
 from entrypoint.console import say
 from entrypoint.events import DeviceFacts, Event, PhaseEvent
@@ -54,20 +54,30 @@ def hold(contest: Contest, contestants: Sequence[Contestant], shape: Shape) -> R
         if outcome.ending != "done" or outcome.unusable:
             blamed = [to_blame] if to_blame else [item.backend for item in running if _unknown(found[item.backend])]
             why = _ended(outcome)
-            found |= {name: _out(found[name], why, broken=to_blame is not None) for name in blamed}
-        running = [item for item in running if to_blame and item.backend != to_blame and _unknown(found[item.backend])]
-        if outcome.ending == "done" or contest.deadline - time.monotonic() < 1.0:
+            found |= {name: _out(found[name], why, _failed(outcome, to_blame)) for name in blamed}
+        if outcome.ending == "done" or not to_blame or contest.deadline - time.monotonic() < 1.0:
             break
+        running = [item for item in running if item.backend != to_blame and _unknown(found[item.backend])]
     return Results(timed=tuple(found[item.backend] for item in contestants), gpu=gpu)
 
 
 def _unknown(timed: Timed) -> bool:
-    return timed.total is None and not timed.wrong and not timed.broken
+    return timed.total is None and timed.failed is None
 
 
-def _out(timed: Timed, why: str, *, broken: bool) -> Timed:
+def _failed(outcome: Outcome, to_blame: str | None) -> Failed | None:
+    """What an early end says of the one to blame. A child that was still computing when the time was up may be slow."""
+    slow = outcome.ending == "timeout" and outcome.overrun is not None and outcome.overrun.computing
+    if slow:
+        return None
+    return "broken" if to_blame else "unstarted"
+
+
+def _out(timed: Timed, why: str, failed: Failed | None) -> Timed:
     """A contestant whose child ended with it; what it raised itself says more than how the child ended."""
-    return Timed(backend=timed.backend, reason=timed.reason if timed.broken else why, broken=broken)
+    if timed.failed or (failed is None and timed.total is not None):
+        return timed
+    return Timed(backend=timed.backend, reason=why, failed=failed)
 
 
 def _child(contest: Contest, contestants: Sequence[Contestant], shape: Shape) -> Outcome:
@@ -98,8 +108,9 @@ def _result(backend: str, outcome: Outcome) -> Timed:
     """From what arrived: an error of its own first."""
     for error in outcome.case_errors:
         if error.id == backend:
-            why = "out of memory" if error.out_of_memory else cause(error.reason)
-            return Timed(backend=backend, reason=why, broken=not error.out_of_memory)
+            full = error.out_of_memory
+            why = "out of memory" if full else cause(error.reason)
+            return Timed(backend=backend, reason=why, failed="memory" if full else "broken")
     return weigh(backend, outcome.cases, outcome.speeds)
 
 

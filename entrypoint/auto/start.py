@@ -162,7 +162,8 @@ def _keys(overlay: Mapping[str, Any]) -> str:
 def _none_left(timed: Sequence[Timed]) -> NoBackendError:
     """What failed decides: wrong numbers before a crash, and a crash before the want of time or memory."""
     why = "; ".join(f"{item.backend}: {item.reason}" for item in timed)
-    code = 92 if any(item.wrong for item in timed) else 94 if any(item.broken for item in timed) else 95
+    failed = {item.failed for item in timed}
+    code = 92 if "wrong" in failed else 94 if "broken" in failed else 95
     advice = "Look at the log below, or name a backend to see its own check."
     return NoBackendError(f"ATTN_BACKEND=auto found no backend that is right for this run: {why}.", advice, code)
 

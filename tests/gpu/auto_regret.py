@@ -98,12 +98,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="+", metavar="ID", help="an image with Axolotl that the engine has")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where <id>.json goes")
-    parser.add_argument("--docker", default="--gpus all", help="how `docker run` gets the GPU (default: %(default)s)")
+    parser.add_argument("--docker", help="options of `docker run` (default: --gpus all; for an image of a CPU, none)")
     parser.add_argument("--shapes", type=numbers, default=tuple(range(1, len(RUNS) + 1)), help="such as 1-4,9")
     parser.add_argument("--seconds", type=int, default=30, help="of exhaustive timing a shape (default: %(default)s)")
     arguments = parser.parse_args()
     for image in arguments.ids:
-        container = Container(image, shlex.split(arguments.docker), arguments.out.resolve())
+        container = Container(image, arguments.docker, arguments.out.resolve())
         rows: list[dict[str, Any]] = []
         for number in arguments.shapes:
             rows.append(measured(container, RUNS[number - 1], arguments.seconds))
@@ -150,12 +150,12 @@ def line(image: str, row: dict[str, Any]) -> str:
 class Container:
     """Runs of one image, each in a container of its own."""
 
-    def __init__(self, image: str, options: Sequence[str], out: Path) -> None:
-        self._image, self._options, self._out = image, list(options), out
+    def __init__(self, image: str, options: str | None, out: Path) -> None:
+        self._image, self._out = image, out
         spec = json.loads((ROOT / f"docker/specs/{image}.json").read_text(encoding="utf-8"))
         self._device = "cpu" if spec["device"] == "cpu" else "cuda:0"
-        if self._device == "cpu":
-            self._options = []
+        usual = "" if self._device == "cpu" else "--gpus all"
+        self._options = shlex.split(usual if options is None else options)
         out.mkdir(parents=True, exist_ok=True)
 
     def write(self, record: dict[str, Any]) -> None:
