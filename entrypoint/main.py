@@ -69,6 +69,7 @@ class Start:
     config: str | None = None  # the configuration that `check` names
     flight: Flight | None = None
     auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
+    untimed: str = "no configuration is known"  # why it cannot
     choice: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -153,6 +154,9 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     try:
         devices = look(start.environ, vendor=start.spec.vendor)
         settings = _preflight(start, settings, devices)
+        if settings.backend == AUTO and start.auto is None:
+            what = "ATTN_BACKEND=auto timed nothing and takes the image's first backend that runs"
+            start.notes.append(f"{what}: {start.untimed}.")
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
@@ -199,12 +203,11 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
     if settings.backend == AUTO:
         from entrypoint.auto.start import entered
 
-        # What the rules refuse as it stands, a backend that is chosen may cure.
         auto = entered(start.flight, start.command)
         if not isinstance(auto, str):
             start.auto = auto
-            return settings
-        start.notes.append(f"ATTN_BACKEND=auto timed nothing and takes the image's first backend that runs: {auto}.")
+            return settings  # what the rules refuse as it stands, a backend that is chosen may cure
+        start.untimed = auto
     if error := start.flight.error():
         raise error
     if not settings.backend_given:

@@ -49,9 +49,7 @@ def _candidate(facts: Facts, choice: BackendSpec, accepted: frozenset[str], *, f
     if change and fixed:
         reason = "the command does not name its configuration, so the keys in it stay as they are"
         return Candidate(backend=choice.name, reason=reason)
-    return Candidate(
-        backend=choice.name, contestant=_contestant(facts, choice.name, best), change=change
-    )
+    return Candidate(backend=choice.name, contestant=_contestant(facts, choice.name, best), change=change)
 
 
 def _impossible(facts: Facts, choice: BackendSpec, name: str) -> str | None:
@@ -83,7 +81,9 @@ def _refusal(facts: Facts, name: str, accepted: frozenset[str]) -> str:
 def changed(facts: Facts, change: Mapping[str, Any]) -> dict[str, Any]:
     """What of `change` is not so already."""
     values = facts.config.values
-    return {key: value for key, value in change.items() if values.get(key) != value or (value is None and key in values)}
+    return {
+        key: value for key, value in change.items() if values.get(key) != value or (value is None and key in values)
+    }
 
 
 def _contestant(facts: Facts, backend: str, best: Way) -> Contestant:

@@ -34,14 +34,14 @@ class Contest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
+class Standings:
     """What came of each contestant, in their order; `gpu` as the child saw it."""
 
     timed: tuple[Timed, ...]
     gpu: DeviceFacts | None
 
 
-def hold(contest: Contest, contestants: Sequence[Contestant], shape: Shape) -> Results:
+def hold(contest: Contest, contestants: Sequence[Contestant], shape: Shape) -> Standings:
     """Time all of them, in a new child without the culprit where one has ended the child before."""
     running, found = list(contestants), dict[str, Timed]()
     gpu: DeviceFacts | None = None
@@ -58,7 +58,7 @@ def hold(contest: Contest, contestants: Sequence[Contestant], shape: Shape) -> R
         if outcome.ending == "done" or not to_blame or contest.deadline - time.monotonic() < 1.0:
             break
         running = [item for item in running if item.backend != to_blame and _unknown(found[item.backend])]
-    return Results(timed=tuple(found[item.backend] for item in contestants), gpu=gpu)
+    return Standings(timed=tuple(found[item.backend] for item in contestants), gpu=gpu)
 
 
 def _unknown(timed: Timed) -> bool:

@@ -55,10 +55,16 @@ def inputs_of(shape: Shape, batch: Batch, where: torch.device) -> Inputs:
         size = (batch.rows, batch.length, heads, width)
         return torch.randn(size, generator=generator, device=where, dtype=torch.float32).to(dtype)
 
-    q, k, v = draw(shape.heads, shape.head_dim), draw(shape.kv_heads, shape.head_dim), draw(shape.kv_heads, shape.value_dim)
+    q, k, v = (
+        draw(shape.heads, shape.head_dim),
+        draw(shape.kv_heads, shape.head_dim),
+        draw(shape.kv_heads, shape.value_dim),
+    )
     sinks = torch.randn(shape.heads, generator=generator, device=where).to(dtype) if shape.sinks else None
     leaves = (tensor.requires_grad_() for tensor in (q, k, v))
-    return Inputs(**dict(zip(("q", "k", "v"), leaves, strict=True)), dout=draw(shape.heads, shape.value_dim), sinks=sinks)
+    return Inputs(
+        **dict(zip(("q", "k", "v"), leaves, strict=True)), dout=draw(shape.heads, shape.value_dim), sinks=sinks
+    )
 
 
 class Layer:
@@ -155,9 +161,7 @@ def _module(config: Any, shape: Shape, window: int | None) -> Any:
     return module.train()
 
 
-def _mask(
-    config: Any, shape: Shape, batch: Batch, positions: Tensor, window: int | None, where: torch.device
-) -> Any:
+def _mask(config: Any, shape: Shape, batch: Batch, positions: Tensor, window: int | None, where: torch.device) -> Any:
     """The mask that the model makes once for all its layers: None, a tensor, or flex's BlockMask."""
     import torch
     from transformers import masking_utils

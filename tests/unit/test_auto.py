@@ -133,7 +133,12 @@ def test_packing_itself_is_never_changed() -> None:
 def case(name: str, numbers: TensorErrors = GOOD, missing: str | None = None) -> CaseEvent:
     tensors = {"out": GOOD, "dq": GOOD, "dk": numbers, "dv": GOOD}
     return CaseEvent(
-        id=name, dtype="bfloat16", inputs="normal", seconds=0.1, tensors=tensors, no_gradient=missing  # type: ignore[arg-type]
+        id=name,
+        dtype="bfloat16",
+        inputs="normal",
+        seconds=0.1,
+        tensors=tensors,
+        no_gradient=missing,  # type: ignore[arg-type]
     )
 
 
@@ -293,7 +298,11 @@ def test_the_copy_is_the_file_with_attentions_keys_changed() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["lr: 2e-4\nb: 2.0e-5\nc: yes\nd: 'no'\ne: 1_000\n", "t: |\n  {{ ä }}\n  b\nd: 2020-01-01\nn: ~\n", "a: &x [1]\nb: *x\n"],
+    [
+        "lr: 2e-4\nb: 2.0e-5\nc: yes\nd: 'no'\ne: 1_000\n",
+        "t: |\n  {{ ä }}\n  b\nd: 2020-01-01\nn: ~\n",
+        "a: &x [1]\nb: *x\n",
+    ],
 )
 def test_a_file_that_is_written_again_reads_the_same(text: str) -> None:
     """YAML 1.1 reads 2e-4 as a string and 2.0e-5 as a number, and Axolotl with it."""

@@ -168,7 +168,11 @@ def test_a_configuration_of_this_machine_is_mounted(
 
 
 def test_with_a_configuration_the_image_that_fits_has_axolotl(
-    no_gpu: None, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_gpu: None,
+    asked: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A check takes the one without; a `-base` that is named with a configuration is an error that says so."""
     monkeypatch.setattr(engine, "require", lambda: None)
@@ -184,7 +188,9 @@ def test_with_a_configuration_the_image_that_fits_has_axolotl(
     assert "sdpa-cpu-base is without Axolotl" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "says"), [(["--config", "/no/c.yml"], "no file /no/c.yml"), (["--config"], "no file")])
+@pytest.mark.parametrize(
+    ("words", "says"), [(["--config", "/no/c.yml"], "no file /no/c.yml"), (["--config"], "no file")]
+)
 def test_a_configuration_that_is_not_there_is_said_before_anything_is_built(
     words: list[str], says: str, asked: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,7 +200,11 @@ def test_a_configuration_that_is_not_there_is_said_before_anything_is_built(
 
 
 def test_a_configuration_needs_an_engine(
-    no_gpu: None, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_gpu: None,
+    asked: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The environment of a check is without Axolotl, so nothing could be said of the run."""
 

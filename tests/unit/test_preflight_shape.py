@@ -11,9 +11,7 @@ from entrypoint.preflight.facts import Facts
 from entrypoint.preflight.shape import WITH_FLOAT32, Shape, from_json, shape_of
 from tests.unit.preflight_cases import facts
 
-LLAMA = Shape(
-    heads=32, kv_heads=8, head_dim=128, value_dim=128, scale=128**-0.5, rows=1, length=8192, dtype="bfloat16"
-)
+LLAMA = Shape(heads=32, kv_heads=8, head_dim=128, value_dim=128, scale=128**-0.5, rows=1, length=8192, dtype="bfloat16")
 
 
 def of(model: str | None, **config: Any) -> Facts:

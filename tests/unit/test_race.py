@@ -181,7 +181,9 @@ def test_a_gradient_of_a_query_that_has_none_is_an_error() -> None:
 def test_an_output_of_another_shape_is_an_error() -> None:
     batch = batch_of(SHAPE, one_row=False)
     with pytest.raises(ValueError, match="the output has shape"):
-        rows.measure(lambda given: given.q[:, :1], inputs_of(SHAPE, batch, CPU), SHAPE, batch, sampled(batch, None), None)
+        rows.measure(
+            lambda given: given.q[:, :1], inputs_of(SHAPE, batch, CPU), SHAPE, batch, sampled(batch, None), None
+        )
 
 
 # --- turns --------------------------------------------------------------------------------------------------------
@@ -196,7 +198,9 @@ class FakeClock:
     def now(self) -> float:
         return self.seconds
 
-    def sample(self, call: Callable[[Any], object], prepare: Callable[[], Any], count: int, until: float = 0.0) -> list[float]:
+    def sample(
+        self, call: Callable[[Any], object], prepare: Callable[[], Any], count: int, until: float = 0.0
+    ) -> list[float]:
         call(prepare())
         self.seconds += count * self.took
         return [self.took] * count
@@ -215,7 +219,9 @@ class FakeLayer:
         return inputs.q * 1.0 + inputs.k.sum() + inputs.v.sum()
 
 
-def turns(seconds: dict[str, float], *, drops: bool = True, until: float = math.inf, fails: str = "") -> list[dict[str, Any]]:
+def turns(
+    seconds: dict[str, float], *, drops: bool = True, until: float = math.inf, fails: str = ""
+) -> list[dict[str, Any]]:
     """The events of a race between contestants with these seconds a call."""
     clock, stream = FakeClock(), io.StringIO()
     shape = replace(SHAPE, length=8, rows=1)

@@ -20,7 +20,8 @@ HOST = {
 # What the judge and the probe may know of the container's side. Neither knows the other.
 JUDGE = {"events", "outcome", "settings", "spec", "choice"}
 PROBE = {"events", "devices", "spec", "spelling"}
-PREFLIGHT = {"devices", "errors", "spec"}
+PREFLIGHT = {"devices", "errors", "events", "spec"}
+RACE = {"events", "preflight", "probe"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -44,7 +45,9 @@ def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
     assert used - {room} <= HOST[room]
 
 
-@pytest.mark.parametrize(("room", "known"), [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT)])
+@pytest.mark.parametrize(
+    ("room", "known"), [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT), ("race", RACE)]
+)
 def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
     assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
 

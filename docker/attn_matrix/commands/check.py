@@ -34,7 +34,12 @@ HUB: Final = "/hub"
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     # argparse must take no word for an option: everything after the id goes to the check, `--json` included.
     parser = subparsers.add_parser("check", prefix_chars="\0", add_help=False)
-    parser.add_argument("arguments", metavar="[ID] ARGS", nargs="*", help="an image id; the rest goes to the check. --config FILE names a file of this machine")
+    parser.add_argument(
+        "arguments",
+        metavar="[ID] ARGS",
+        nargs="*",
+        help="an image id; the rest goes to the check. --config FILE names a file of this machine",
+    )
     parser.set_defaults(handler=partial(_handle, parser))
 
 
@@ -59,7 +64,8 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
     except EngineMissing as error:
         if config:
             raise UsageError(
-                f"--config: {error.lines[0]}, and the check in a virtual environment is without Axolotl", *error.lines[1:]
+                f"--config: {error.lines[0]}, and the check in a virtual environment is without Axolotl",
+                *error.lines[1:],
             ) from error
         engine.say(f"{error.lines[0]}: the same check from the same lock in a virtual environment instead")
         return environment.check(arguments.root, matrix, choice.image, sources, argv)
