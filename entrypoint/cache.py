@@ -38,7 +38,7 @@ _LARGEST: Final = 1 << 20
 Key = dict[str, Any]
 
 
-def key_of(
+def key_of(  # noqa: PLR0913, PLR0917  (each is a fact of its own)
     spec: ImageSpec,
     home: Path,
     devices: Devices,

@@ -225,12 +225,10 @@ def _chosen(
     start: Start, auto: Auto, settings: Settings, devices: Devices, remembered: dict[str, Any] | None
 ) -> Settings:
     """Choose the backend by timing, or as `remembered`, and let the command ask for it. Raises as Auto's methods do."""
-    began = time.monotonic()
     start.choice = (remembered or {}).get("choice") or auto.choose(HOME, start.environ, settings.timeout)
     start.flight, start.command, copied = auto.follow(start.choice, devices, start.environ)
     start.choice = {**start.choice, **copied}
-    left = max(1.0, settings.timeout - (time.monotonic() - began))
-    return replace(settings, backend=start.choice["backend"], timeout=round(left, 1))
+    return replace(settings, backend=start.choice["backend"])
 
 
 def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +258,8 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
     from entrypoint.report import build
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
-    check = Check(start.spec, settings, HOME, start.environ)
+    left = max(1.0, start.started + settings.timeout - time.monotonic()) if start.auto else settings.timeout
+    check = Check(start.spec, replace(settings, timeout=left), HOME, start.environ)
     before = kernels_cache.compiled(start.environ)
     try:
         judged = check.run(devices)

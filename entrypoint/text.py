@@ -104,8 +104,7 @@ def _choice(choice: Row | None) -> list[str]:
     what = f"{shape['rows']} x {shape['length']} positions, {shape['heads']} heads{kv} of {shape['head_dim']}"
     part = "" if choice["whole"] else ", a part of the run's"
     lines = [_line("auto", f"{choice['backend']} is taken; a layer forward and backward, {what}{part}")]
-    for item in choice["candidates"]:
-        lines.append(_line("", f"  {item['backend']:<10} {_milliseconds(item)}"))
+    lines += [_line("", f"  {item['backend']:<10} {_milliseconds(item)}") for item in choice["candidates"]]
     if choice["file"]:
         lines.append(_line("config", f"{choice['file']} in place of {choice['of']}:"))
         lines += [_line("", f"  {line}") for line in choice["difference"]]

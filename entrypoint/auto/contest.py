@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from entrypoint.auto.choice import Failed, Timed, weigh
-from entrypoint.child import Child, OnEvent, Share
+from entrypoint.child import OnEvent, Worker
 from entrypoint.console import say
 from entrypoint.events import DeviceFacts, Event, PhaseEvent
 from entrypoint.judge.cause import cause
-from entrypoint.limits import jobs
 from entrypoint.outcome import Outcome
 from entrypoint.preflight.shape import Shape
 from entrypoint.race.contestant import Contestant, to_json
@@ -83,11 +82,11 @@ def _out(timed: Timed, why: str, failed: Failed | None) -> Timed:
 def _child(contest: Contest, contestants: Sequence[Contestant], shape: Shape) -> Outcome:
     left = contest.deadline - time.monotonic()
     seconds = max(1.0, left * (SHARE if len(contestants) > 1 else 1.0))
+    arguments = ["--contestants", to_json(contestants), "--shape", shape.to_json(), "--device", contest.device]
+    arguments += ["--seconds", f"{seconds:.3f}"]
     names = ",".join(item.backend for item in contestants)
-    arguments = ["--contestants", to_json(contestants), "--shape", shape.to_json()]
-    share = Share(jobs=jobs(), seconds=seconds)
-    child = Child(contest.home, names, contest.device, dict(contest.environ), share, ("entrypoint.race", *arguments))
-    with child:
+    outcome = Outcome(device=contest.device, backend=names)
+    with Worker(contest.home, "entrypoint.race", arguments, dict(contest.environ), outcome) as child:
         return child.run(time.monotonic() + seconds, _progress(contest.device))
 
 

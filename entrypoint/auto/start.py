@@ -117,28 +117,31 @@ class Auto:
 
 def entered(flight: Flight | None, command: Sequence[str]) -> Auto | str:
     """The run, where its attention can be chosen by timing; else why not, in words that follow a colon."""
-    if flight is None:
-        return "no configuration is known"
-    facts = flight.facts
-    if not facts.axolotl:
-        return "the rules do not know this Axolotl"
-    if facts.stage < Stage.BATCHES:
-        return f"axolotl {facts.action} trains nothing"
-    if facts.model is None:
-        return "the model's config.json is not there yet"
-    shape = shape_of(facts, WITH_FLOAT32)
-    if shape is None:
-        return "config.json does not tell the shapes of the model's attention"
+    shape = flight and shape_of(flight.facts, WITH_FLOAT32)
+    if flight is None or shape is None or not flight.facts.axolotl or flight.facts.stage < Stage.BATCHES:
+        return _cannot(flight)
     request = parse(command) if command else None
     auto = Auto(
         flight=flight,
-        shape=_affordable(shape) if facts.on_cpu else shape,
+        shape=_affordable(shape) if flight.facts.on_cpu else shape,
         command=tuple(command),
         fixed=bool(command) and (request is None or request.config is None),
     )
-    if all(item.reason for item in auto.candidates()):
-        return "; ".join(f"{item.backend}: {item.reason}" for item in auto.candidates())
-    return auto
+    known = auto.candidates()
+    return "; ".join(f"{item.backend}: {item.reason}" for item in known) if all(item.reason for item in known) else auto
+
+
+def _cannot(flight: Flight | None) -> str:
+    """Why a run's attention cannot be chosen by timing."""
+    if flight is None:
+        return "no configuration is known"
+    if not flight.facts.axolotl:
+        return "the rules do not know this Axolotl"
+    if flight.facts.stage < Stage.BATCHES:
+        return f"axolotl {flight.facts.action} trains nothing"
+    if flight.facts.model is None:
+        return "the model's config.json is not there yet"
+    return "config.json does not tell the shapes of the model's attention"
 
 
 def _affordable(shape: Shape) -> Shape:

@@ -25,7 +25,7 @@ from entrypoint.race import contestant as contestants
 from entrypoint.race import rows
 from entrypoint.race.batch import Batch
 from entrypoint.race.contestant import Contestant
-from entrypoint.race.layer import Inputs, Kind, Layer, inputs_of, kinds_of, preferred
+from entrypoint.race.layer import Inputs, Kind, Layer, Problem, inputs_of, kinds_of, preferred
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class Runner:
     """One contestant's layers, one of each kind, and the seconds of its calls so far."""
 
     contestant: Contestant
-    batch: Batch
+    problem: Problem
     inputs: Inputs
     layers: dict[Kind, Layer]
     samples: dict[tuple[Kind, Direction], list[float]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def race(entered: Sequence[Contestant], shape: Shape, options: argparse.Namespace, log: EventLog) -> None:
     """Events of every contestant. Raises Unusable, or the device's own error when no later call can succeed."""
     with log.phase("import", "torch"), unusable_if_it_raises("torch"):
-        import torch  # noqa: F401
+        import torch
     with log.phase("machine", options.device), unusable_if_it_raises("device"):
         where = device.open_device(options.device)
         log.emit(facts.machine(where))
@@ -124,7 +124,7 @@ def race(entered: Sequence[Contestant], shape: Shape, options: argparse.Namespac
             torch.cuda.empty_cache()
     until = ends if thorough else min(ends, clock.now() + SECONDS[where.type] * len(runners))
     pace = Pace(until=until, rounds=THOROUGH if thorough else ROUNDS, drops=not thorough)
-    _take_turns(runners, shape, clock, pace, where, log)
+    _take_turns(runners, clock, pace, log)
     log.done([])
 
 
@@ -141,16 +141,15 @@ def _tried(
 ) -> Runner:
     """The contestant's layers, each called once and compared with float64 (an event). Inputs are shared by layout."""
     batch = batches.batch_of(shape, one_row=contestant.one_row)
+    problem = Problem(shape=shape, batch=batch, where=where)
     if contestant.one_row not in shared:
-        shared[contestant.one_row] = inputs_of(shape, batch, where)
+        shared[contestant.one_row] = inputs_of(problem)
     inputs, layers = shared[contestant.one_row], {}
     with preferred(contestant):
         for kind in kinds_of(shape):
             started = time.perf_counter()
-            layer = layers[kind] = Layer(contestant, kind, shape, batch, where)
-            window = shape.window if kind == "window" else None
-            sampled = batches.sampled(batch, window)
-            tensors, missing = rows.measure(layer, inputs, shape, batch, sampled, window)
+            layer = layers[kind] = Layer(contestant, kind, problem)
+            tensors, missing = rows.measure(layer, inputs, problem, problem.window(kind))
             event = CaseEvent(
                 id=f"{contestant.backend}/{kind}",
                 dtype=shape.dtype,
@@ -163,7 +162,7 @@ def _tried(
             log.emit(event)
             if missing:
                 raise RuntimeError(missing)
-    return Runner(contestant=contestant, batch=batch, inputs=inputs, layers=layers)
+    return Runner(contestant=contestant, problem=problem, inputs=inputs, layers=layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +175,7 @@ class Pace:
     drops: bool
 
 
-def _take_turns(
-    runners: list[Runner], shape: Shape, clock: Clock, pace: Pace, where: torch.device, log: EventLog
-) -> None:
+def _take_turns(runners: Sequence[Runner], clock: Clock, pace: Pace, log: EventLog) -> None:
     """Rounds in which each has one turn, so that a clock that drifts or a neighbour's load meets all alike."""
     least, most = pace.rounds
     running = list(runners)
@@ -186,10 +183,10 @@ def _take_turns(
         for runner in list(running):
             name = runner.contestant.backend
             running.remove(runner)
-            with log.phase("performance", name), case_error_if_it_raises(name, where, log):
+            with log.phase("performance", name), case_error_if_it_raises(name, runner.problem.where, log):
                 runner.turn(clock)
                 running.append(runner)
-                _tell(runner, shape, log)
+                _tell(runner, log)
         fastest = min((runner.seconds for runner in running), default=math.inf)
         if pace.drops and number + 1 >= SETTLED:
             running = [runner for runner in running if runner.seconds <= FAR_BEHIND * fastest]
@@ -197,9 +194,10 @@ def _take_turns(
             break
 
 
-def _tell(runner: Runner, shape: Shape, log: EventLog) -> None:
+def _tell(runner: Runner, log: EventLog) -> None:
     """The medians so far; the last event of an id counts."""
-    pairs = _pairs(runner.batch, shape)
+    shape, batch = runner.problem.shape, runner.problem.batch
+    pairs = _pairs(batch, shape)
     for (kind, direction), taken in runner.samples.items():
         flops = 2.0 * pairs[kind] * shape.heads * (shape.head_dim + shape.value_dim)
         seconds = median(taken)
@@ -207,7 +205,7 @@ def _tell(runner: Runner, shape: Shape, log: EventLog) -> None:
             SpeedEvent(
                 id=f"{runner.contestant.backend}/{kind}",
                 direction=direction,
-                call=f"{runner.batch.rows} x {runner.batch.length} positions",
+                call=f"{batch.rows} x {batch.length} positions",
                 tflops=flops * (2.5 if direction == "backward" else 1.0) / seconds / 1e12,
                 seconds=seconds,
                 samples=tuple(taken),
@@ -241,7 +239,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", required=True, help="as entrypoint/preflight/shape.py writes it")
     parser.add_argument("--device", required=True, help="torch's name for the device: cuda:0, cpu")
     parser.add_argument("--events", default=1, type=int, metavar="FD", help="file descriptor of the lines (default: 1)")
-    parser.add_argument("--jobs", default=1, type=int, metavar="N", help="processes that may be busy side by side")
     parser.add_argument("--thorough", action="store_true", help="every one to the end, to measure a race by")
     parser.add_argument("--seconds", default=math.inf, type=float, metavar="S", help="until this process is ended")
     return parser.parse_args(argv)

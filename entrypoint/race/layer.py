@@ -26,6 +26,18 @@ _FLASH: Final = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is computed where: the shape of the calls, and the batch as one contestant lays it out."""
+
+    shape: Shape
+    batch: Batch
+    where: torch.device
+
+    def window(self, kind: Kind) -> int | None:
+        return self.shape.window if kind == "window" else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """q [rows, length, heads, head_dim], k and v of kv heads, leaves of their own graph; dout like the output;
     `sinks` [heads], where the model has them."""
@@ -44,10 +56,11 @@ def kinds_of(shape: Shape) -> tuple[Kind, ...]:
     return ("full", "window") if shape.mixed else ("window",)
 
 
-def inputs_of(shape: Shape, batch: Batch, where: torch.device) -> Inputs:
+def inputs_of(problem: Problem) -> Inputs:
     """Seeded, standard normal."""
     import torch
 
+    shape, batch, where = problem.shape, problem.batch, problem.where
     generator = torch.Generator(device=where).manual_seed(batch.rows)
     dtype = getattr(torch, shape.dtype)
 
@@ -73,17 +86,17 @@ class Layer:
     Raises what transformers, Axolotl or the kernel's package raises.
     """
 
-    def __init__(self, contestant: Contestant, kind: Kind, shape: Shape, batch: Batch, where: torch.device) -> None:
+    def __init__(self, contestant: Contestant, kind: Kind, problem: Problem) -> None:
         self._contestant = contestant
         self._register()
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-        window = shape.window if kind == "window" else None
-        positions = positions_of(batch, where)
+        shape, window = problem.shape, problem.window(kind)
+        positions = positions_of(problem.batch, problem.where)
         config = _config(contestant.attention, shape, window)
         self._function: Any = ALL_ATTENTION_FUNCTIONS[contestant.attention]
         self._module = _module(config, shape, window)
-        self._mask = _mask(config, shape, batch, positions, window, where)
+        self._mask = _mask(config, problem, positions, window)
         self._options: dict[str, Any] = {"position_ids": positions, "sliding_window": window}
         self._options |= {"softcap": shape.softcap} if shape.softcap else {}
         self._scale = shape.scale
@@ -118,14 +131,14 @@ def preferred(contestant: Contestant) -> Iterator[None]:
         return
     import torch
 
-    inner: Any = torch._C  # noqa: SLF001
-    before = inner._get_sdp_priority_order()  # noqa: SLF001
+    inner: Any = torch._C
+    before = inner._get_sdp_priority_order()
     cudnn = int(torch.nn.attention.SDPBackend.CUDNN_ATTENTION)
-    inner._set_sdp_priority_order([cudnn, *(kernel for kernel in before if kernel != cudnn)])  # noqa: SLF001
+    inner._set_sdp_priority_order([cudnn, *(kernel for kernel in before if kernel != cudnn)])
     try:
         yield
     finally:
-        inner._set_sdp_priority_order(before)  # noqa: SLF001
+        inner._set_sdp_priority_order(before)
 
 
 def positions_of(batch: Batch, where: torch.device) -> Tensor:
@@ -145,7 +158,7 @@ def _config(attention: str, shape: Shape, window: int | None) -> Any:
     config.num_attention_heads, config.num_key_value_heads = shape.heads, shape.kv_heads
     config.head_dim, config.hidden_size = shape.head_dim, shape.heads * shape.head_dim
     config.sliding_window = window
-    config._attn_implementation = attention  # noqa: SLF001  (transformers has no other name for it)
+    config._attn_implementation = attention
     return config
 
 
@@ -161,13 +174,14 @@ def _module(config: Any, shape: Shape, window: int | None) -> Any:
     return module.train()
 
 
-def _mask(config: Any, shape: Shape, batch: Batch, positions: Tensor, window: int | None, where: torch.device) -> Any:
+def _mask(config: Any, problem: Problem, positions: Tensor, window: int | None) -> Any:
     """The mask that the model makes once for all its layers: None, a tensor, or flex's BlockMask."""
     import torch
     from transformers import masking_utils
 
     make = masking_utils.create_sliding_window_causal_mask if window else masking_utils.create_causal_mask
-    embeds = torch.empty(batch.rows, batch.length, 1, dtype=getattr(torch, shape.dtype), device=where)
+    batch, where = problem.batch, problem.where
+    embeds = torch.empty(batch.rows, batch.length, 1, dtype=getattr(torch, problem.shape.dtype), device=where)
     given = {
         "config": config,
         "inputs_embeds": embeds,

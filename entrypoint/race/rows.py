@@ -16,11 +16,10 @@ from entrypoint.events import TensorErrors, TensorName
 from entrypoint.preflight.shape import Shape
 from entrypoint.probe.calls import loss_of
 from entrypoint.probe.reference import product
-from entrypoint.race.batch import Batch
-from entrypoint.race.layer import Inputs
+from entrypoint.race import batch as batches
+from entrypoint.race.layer import Inputs, Problem
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -62,24 +61,20 @@ class Tally:
 
 
 def measure(
-    attention: Callable[[Inputs], Tensor],
-    inputs: Inputs,
-    shape: Shape,
-    batch: Batch,
-    sampled: Sequence[Sequence[int]],
-    window: int | None,
+    attention: Callable[[Inputs], Tensor], inputs: Inputs, problem: Problem, window: int | None
 ) -> tuple[dict[TensorName, TensorErrors | None], str | None]:
     """How far output and gradients of the sampled rows are off; and why there is no gradient, where there is none.
 
     Raises what the attention raises, and ValueError for an output of another shape.
     """
+    sampled = batches.sampled(problem.batch, window)
     out = attention(inputs)
     if out.shape != inputs.dout.shape:
         raise ValueError(f"the output has shape {tuple(out.shape)}, expected {tuple(inputs.dout.shape)}")
     dout = _only(inputs.dout, sampled)
     actual: dict[TensorName, Tensor | None] = {"out": out.detach(), **_gradients(out, inputs, dout)}
     tallies: dict[TensorName, Tally] = {name: Tally() for name, tensor in actual.items() if tensor is not None}
-    for part in _parts(inputs, dout, shape, batch, sampled, window):
+    for part in _parts(inputs, dout, problem, sampled, window):
         part.compare(actual, tallies)
     if "dq" in tallies and (dq := actual["dq"]) is not None:
         _others_are_zero(dq, sampled, tallies["dq"])
@@ -138,14 +133,15 @@ class Part:
 
 
 def _parts(
-    inputs: Inputs, dout: Tensor, shape: Shape, batch: Batch, sampled: Sequence[Sequence[int]], window: int | None
+    inputs: Inputs, dout: Tensor, problem: Problem, sampled: Sequence[Sequence[int]], window: int | None
 ) -> Iterator[Part]:
     """Row by row and kv head by kv head, so that little memory is in use at a time."""
     import torch
 
+    shape = problem.shape
     group = shape.heads // shape.kv_heads
     for row, positions in enumerate(map(list, sampled)):
-        seen = _seen(batch, row, positions, window, inputs.q.device)
+        seen = _seen(problem, row, positions, window)
         for head in range(shape.kv_heads):
             heads = slice(head * group, (head + 1) * group)
             tensors = (inputs.q[row, positions, heads], inputs.k[row, :, head], inputs.v[row, :, head])
@@ -159,10 +155,11 @@ def _parts(
             yield Part(row=row, head=head, group=heads, positions=positions, exact=exact, plain=plain)
 
 
-def _seen(batch: Batch, row: int, positions: list[int], window: int | None, where: torch.device) -> Tensor:
+def _seen(problem: Problem, row: int, positions: list[int], window: int | None) -> Tensor:
     """[sampled, length]: a query sees its document up to itself, and of that as many positions as the window has."""
     import torch
 
+    batch, where = problem.batch, problem.where
     starts = [next(start for start, end in batch.spans(row) if start <= at < end) for at in positions]
     at, start = torch.tensor(positions, device=where)[:, None], torch.tensor(starts, device=where)[:, None]
     low = start if window is None else torch.maximum(start, at - window + 1)

@@ -27,7 +27,7 @@ attn_implementation: {attention}
 
 
 @pytest.fixture
-def auto(launcher: ProcessLauncher, tmp_path: Path) -> ProcessLauncher:  # noqa: F811
+def auto(launcher: ProcessLauncher, tmp_path: Path) -> ProcessLauncher:
     """An image with flex and sdpa, both with gradients, and a command that shows its arguments and configuration."""
     sdpa = launcher.spec["backends"][0]
     launcher.spec["backends"] = [{**sdpa, "name": "flex"}, sdpa]
@@ -39,7 +39,7 @@ def auto(launcher: ProcessLauncher, tmp_path: Path) -> ProcessLauncher:  # noqa:
     return launcher
 
 
-def start(launcher: ProcessLauncher, *flags: str, attention: str = "flash_attention_2", **env: str) -> Any:  # noqa: F811
+def start(launcher: ProcessLauncher, *flags: str, attention: str = "flash_attention_2", **env: str) -> Any:
     file = launcher.data / "config.yml"
     file.write_text(TEXT.format(model=launcher.data / "model", attention=attention))
     # I12: the rules refuse flex on a CPU.

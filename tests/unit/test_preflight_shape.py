@@ -44,7 +44,9 @@ def test_the_configuration_gives_rows_length_packing_and_dtype(
 def test_the_model_gives_window_softcap_scale_and_sinks() -> None:
     """Gemma 2's layers alternate; GPT-OSS has sinks; Mistral's window is in all layers."""
     gemma, gpt, mistral = (shape_of(of(name)) for name in ("gemma2", "gpt_oss", "mistral-window"))
-    assert gemma is not None and gpt is not None and mistral is not None
+    assert gemma is not None
+    assert gpt is not None
+    assert mistral is not None
     assert (gemma.window, gemma.mixed, gemma.softcap, gemma.scale) == (4096, True, 50.0, 256**-0.5)
     assert (gpt.window, gpt.mixed, gpt.sinks, gpt.head_dim) == (128, True, True, 64)
     assert (mistral.window, mistral.mixed) == (4096, False)

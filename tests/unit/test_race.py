@@ -21,7 +21,7 @@ from entrypoint.race import __main__ as child
 from entrypoint.race import layer, rows
 from entrypoint.race.batch import Batch, batch_of, sampled
 from entrypoint.race.contestant import Contestant
-from entrypoint.race.layer import Inputs, inputs_of, kinds_of, positions_of
+from entrypoint.race.layer import Inputs, Problem, inputs_of, kinds_of, positions_of
 
 CPU = torch.device("cpu")
 SHAPE = Shape(heads=4, kv_heads=2, head_dim=16, value_dim=16, scale=0.25, rows=2, length=128, dtype="bfloat16")
@@ -103,12 +103,12 @@ def attention(shape: Shape, batch: Batch, window: int | None = None, **wrong: An
 
 
 def judged(shape: Shape, *, one_row: bool = False, **wrong: Any) -> tuple[float, str]:
-    """The largest share of a budget that a tensor takes, and its name; of a missing gradient infinity and the reason."""
+    """The largest share of a budget that a tensor takes, and its name; of a missing gradient infinity and why."""
     batch = batch_of(shape, one_row=one_row)
-    inputs = inputs_of(shape, batch, CPU)
+    problem = Problem(shape=shape, batch=batch, where=CPU)
     window = shape.window
     call = attention(shape, batch, **{"window": window, **wrong})
-    tensors, missing = rows.measure(call, inputs, shape, batch, sampled(batch, window), window)
+    tensors, missing = rows.measure(call, inputs_of(problem), problem, window)
     if missing:
         return math.inf, missing
     event = CaseEvent(
@@ -164,7 +164,7 @@ def test_a_gradient_that_is_cut_is_missing() -> None:
 def test_a_gradient_of_a_query_that_has_none_is_an_error() -> None:
     """Only sampled queries have one coming in; what a backward adds to another's dq shows."""
     batch = batch_of(SHAPE, one_row=False)
-    inputs, positions = inputs_of(SHAPE, batch, CPU), sampled(batch, None)
+    problem, positions = Problem(shape=SHAPE, batch=batch, where=CPU), sampled(batch, None)
     right = attention(SHAPE, batch)
     other = next(at for at in range(SHAPE.length) if at not in positions[0])
 
@@ -172,18 +172,16 @@ def test_a_gradient_of_a_query_that_has_none_is_an_error() -> None:
         given.q.register_hook(lambda grad: grad.index_fill(1, torch.tensor([other]), 1.0))
         return right(given)
 
-    tensors, _ = rows.measure(leaking, inputs, SHAPE, batch, positions, None)
+    tensors, _ = rows.measure(leaking, inputs_of(problem), problem, None)
     dq = tensors["dq"]
     assert dq is not None
     assert dq.error == 1.0
 
 
 def test_an_output_of_another_shape_is_an_error() -> None:
-    batch = batch_of(SHAPE, one_row=False)
+    problem = Problem(shape=SHAPE, batch=batch_of(SHAPE, one_row=False), where=CPU)
     with pytest.raises(ValueError, match="the output has shape"):
-        rows.measure(
-            lambda given: given.q[:, :1], inputs_of(SHAPE, batch, CPU), SHAPE, batch, sampled(batch, None), None
-        )
+        rows.measure(lambda given: given.q[:, :1], inputs_of(problem), problem, None)
 
 
 # --- turns --------------------------------------------------------------------------------------------------------
@@ -225,19 +223,19 @@ def turns(
     """The events of a race between contestants with these seconds a call."""
     clock, stream = FakeClock(), io.StringIO()
     shape = replace(SHAPE, length=8, rows=1)
-    batch = batch_of(shape, one_row=False)
-    inputs = inputs_of(shape, batch, CPU)
+    problem = Problem(shape=shape, batch=batch_of(shape, one_row=False), where=CPU)
+    inputs = inputs_of(problem)
     runners = [
         child.Runner(
             contestant=Contestant(backend=name, attention=name),
-            batch=batch,
+            problem=problem,
             inputs=inputs,
             layers={"full": cast(layer.Layer, FakeLayer(clock, each, fails=name == fails))},
         )
         for name, each in seconds.items()
     ]
     pace = child.Pace(until=until, rounds=child.ROUNDS, drops=drops)
-    child._take_turns(runners, shape, clock, pace, CPU, EventLog(stream))
+    child._take_turns(runners, clock, pace, EventLog(stream))
     return [json.loads(text) for text in stream.getvalue().splitlines()]
 
 

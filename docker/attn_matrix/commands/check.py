@@ -72,7 +72,8 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
     build(arguments.root, matrix, [choice.image], sources)
     given, tag = devices_for(matrix, choice.image, here), matrix.tag(choice.image)
     command = ["check", *argv]
-    variables, volumes = attn_variables(), []
+    variables: dict[str, str | None] = {**attn_variables()}
+    volumes: list[str] = []
     if config:
         volumes, found = mounts(config, os.environ)
         variables |= found
@@ -114,7 +115,7 @@ def configured(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
             what = f"--config: there is no file {path}" if path.name else "--config names no file"
             raise UsageError(what, "write --config FILE, a file of this machine; its folder is what the check can see")
         words[index : index + (1 if equals else 2)] = [CONFIG, path.name]
-        return Path(os.path.abspath(path)), words
+        return path.parent.resolve() / path.name, words
     return None, words
 
 
