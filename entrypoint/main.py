@@ -33,7 +33,7 @@ TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
-       docker run {options}axolotl-attn:ID check [--json] [--config FILE]
+       docker run {options}axolotl-attn:ID check [--json] [--config FILE] [--html FILE]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
@@ -48,6 +48,15 @@ it will really run, and whether that is what it asks for.
   ATTN_TIMEOUT  seconds the whole check may take; default 120
   ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
   ATTN_CONFIG   the Axolotl configuration, where COMMAND does not name it
+
+check also writes, each to its FILE:
+  --html FILE        the report as a page, for a person
+  --junit FILE       JUnit XML, for a CI system
+  --prometheus FILE  metrics, for node_exporter's textfile collector (NAME.prom)
+  --nfd FILE         labels, for node-feature-discovery (features.d/NAME)
+  --npd FILE         the verdict in a line, for a custom plugin of node-problem-detector
+  NODE_NAME names the node in them and in the report; default: the host name
+  --exit-codes=nvsentinel  ends with 0 for passed, 1 for 92 to 94, 2 for 90, 91 and 95
 
 exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL; else COMMAND's own
 """
@@ -67,6 +76,8 @@ class Start:
     command: tuple[str, ...] = ()
     as_json: bool = False
     config: str | None = None  # the configuration that `check` names
+    files: dict[str, str] = field(default_factory=dict)  # where `check` writes each form of the report
+    nvsentinel: bool = False  # whether `check` ends with NVSentinel's exit codes
     flight: Flight | None = None
     auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
     untimed: str = "no configuration is known"  # why it cannot
@@ -98,8 +109,12 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         print(usage(start.spec), end="")
         return 0
     try:
+        _parse(argv, start)
         settings = read(environ, start.spec)
-        _parse(argv, start, settings)
+        if settings.check == "off" and not start.command:
+            raise ConfigError(
+                "ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command."
+            )
     except ConfigError as error:
         # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
         return _stop(start, error)
@@ -121,25 +136,38 @@ def usage(spec: ImageSpec) -> str:
     return USAGE.format(options=options, backends=", ".join(choice.name for choice in spec.choices))
 
 
-def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
+def _parse(argv: Sequence[str], start: Start) -> None:
     """Split the container's arguments into our `check` and the user's command."""
     if argv and argv[0] != "check":
         start.command = tuple(argv)
         return
-    if settings.check == "off":
-        raise ConfigError("ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command.")
+    from entrypoint.writers import NAMES
+
+    values = ("--config", "--exit-codes", *(f"--{name}" for name in NAMES))
     words = iter(argv[1:])
     for word in words:
         name, equals, value = word.partition("=")
         if word == "--json":
             start.as_json = True
-        elif name == "--config" and (path := value if equals else next(words, "")):
-            start.config = path
-        elif name == "--config":
-            raise ConfigError("check --config names no file.", "Write check --config FILE.")
+        elif name in values:
+            _take(name, value if equals else next(words, ""), start)
         else:
-            known = did_you_mean(word, ["--json", "--config", "--help"])
+            known = did_you_mean(name, ["--json", *values, "--help"])
             raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
+
+
+def _take(name: str, value: str, start: Start) -> None:
+    """One option of `check` that has a value."""
+    if name == "--exit-codes":
+        start.nvsentinel = value == "nvsentinel"
+        if not start.nvsentinel:
+            raise ConfigError(f"check --exit-codes={value} is not known.", "Write --exit-codes=nvsentinel, or none.")
+    elif not value:
+        raise ConfigError(f"check {name} names no file.", f"Write check {name} FILE.")
+    elif name == "--config":
+        start.config = value
+    else:
+        start.files[name.removeprefix("--")] = value
 
 
 def _spec(path: Path) -> ImageSpec:
@@ -289,15 +317,13 @@ def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -
 def _stop(start: Start, error: ConfigError) -> int:
     """End a start whose request cannot be understood."""
     report = _refused(start, start.spec.default.name, Code.CONFIG, error.what, error.advice)
-    _publish(start, DEFAULT_REPORT, report)
-    return Code.CONFIG.value
+    return _publish(start, DEFAULT_REPORT, report)
 
 
 def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:
     """Publish the report, then either exit with the verdict's code or become the command."""
     report = {**report, "run": start.flight.document() if start.flight else None, "choice": start.choice}
-    _publish(start, settings.report, report)
-    code = int(report["code"]["number"])
+    code = _publish(start, settings.report, report)
     if start.command and (not code or settings.check == "warn"):
         if code:
             say("ATTN_CHECK=warn: the command runs in spite of this verdict.")
@@ -306,8 +332,20 @@ def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str)
     return code
 
 
-def _publish(start: Start, path: str, report: dict[str, Any]) -> None:
-    """The report to its file, to stderr, to Kubernetes, and to stdout when asked; none of them may stop the start."""
+def _publish(start: Start, path: str, report: dict[str, Any]) -> int:
+    """The report to its files, to stderr, to Kubernetes, and to stdout when asked; none of them may stop the start.
+
+    Returns the exit code that the report means.
+    """
+    report = {**report, "node": start.environ.get("NODE_NAME") or os.uname().nodename}
+    for name, target in start.files.items():
+        from entrypoint import writers
+
+        try:
+            writers.write(name, target, report)
+        except Exception as error:  # noqa: BLE001  (whatever it is, a form of the verdict must not cost the verdict)
+            why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            report["notes"].append(f"check --{name} could not write {target} ({why}).")
     try:
         cache.write_atomically(Path(path), to_json(report))
     except OSError as error:
@@ -322,6 +360,16 @@ def _publish(start: Start, path: str, report: dict[str, Any]) -> None:
     if start.as_json:
         sys.stdout.write(to_json(report))
         sys.stdout.flush()
+    return _code(start, int(report["code"]["number"]))
+
+
+def _code(start: Start, number: int) -> int:
+    """An exit code of the contract, in the codes that the caller reads."""
+    if not start.nvsentinel:
+        return number
+    from entrypoint.writers.nvsentinel import exit_code
+
+    return exit_code(number)
 
 
 def _catch_signals() -> None:

@@ -117,7 +117,7 @@ class Auto:
 
 def entered(flight: Flight | None, command: Sequence[str]) -> Auto | str:
     """The run, where its attention can be chosen by timing; else why not, in words that follow a colon."""
-    shape = flight and shape_of(flight.facts, WITH_FLOAT32)
+    shape = shape_of(flight.facts, WITH_FLOAT32) if flight else None
     if flight is None or shape is None or not flight.facts.axolotl or flight.facts.stage < Stage.BATCHES:
         return _cannot(flight)
     request = parse(command) if command else None

@@ -321,7 +321,7 @@ def test_the_copy_is_written_once_under_the_name_of_its_content(tmp_path: Path) 
         ("axolotl train --attn-implementation x c.yml --sample-packing", "axolotl train NEW --sample-packing"),
         ("axolotl train c.yml --attn-implementation=x --no-flash-attention -- --n 2", "axolotl train NEW -- --n 2"),
         ("axolotl train --debug c.yml", "axolotl train --debug NEW"),
-        ("accelerate launch -m axolotl.cli.train c.yml --sdp_attention=True", "accelerate launch -m axolotl.cli.train NEW"),
+        ("accelerate launch -m axolotl.cli.train c.yml --sdp_attention", "accelerate launch -m axolotl.cli.train NEW"),
         ("torchrun -m axolotl.cli.train --config c.yml --x 1", "torchrun -m axolotl.cli.train --config=NEW --x 1"),
         ("python -m axolotl.cli train c.yml", "python -m axolotl.cli train NEW"),
     ],

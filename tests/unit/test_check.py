@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +89,34 @@ def test_with_an_engine_the_image_is_built_and_run(
     assert isinstance(request, engine.Request)
     assert (request.image, request.command, request.gpus) == ("axolotl-attn:sdpa-cpu", ["check", "--json"], False)
     assert request.environment["ATTN_TIMEOUT"] == "7"
+    assert request.environment["NODE_NAME"] == platform.node()  # a container's own is a number
+
+
+def test_a_file_that_the_check_writes_is_one_of_this_machine(
+    no_gpu: None, asked: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its folder is mounted, and it belongs to whoever called; nothing else of this machine is handed in."""
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "is_rootless", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "sdpa-cpu", "--json", "--html", "page.html", f"--npd={tmp_path}/npd"]) == 94
+    request = asked[0]
+    assert isinstance(request, engine.Request)
+    assert request.command == ["check", "--json", "--html=/written/1/page.html", "--npd=/written/2/npd"]
+    assert request.volumes == [f"{tmp_path}:/written/1", f"{tmp_path}:/written/2"]
+    assert request.user == f"{os.getuid()}:0"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [(["--html"], "--html names no file"), (["--npd=/nowhere/x"], "there is no folder /nowhere")]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
+    given: list[str], says: str, asked: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the container it would be lost with it."""
+    assert main(["check", "sdpa-cpu", *given]) == 2
+    assert says in capsys.readouterr().err
+    assert asked == []
 
 
 @pytest.mark.parametrize(

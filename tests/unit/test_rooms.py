@@ -22,6 +22,9 @@ JUDGE = {"events", "outcome", "settings", "spec", "choice"}
 PROBE = {"events", "devices", "spec", "spelling"}
 PREFLIGHT = {"devices", "errors", "events", "spec"}
 RACE = {"events", "preflight", "probe"}
+# What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
+FLEET = {"judge"}
+WRITERS = {"cache", "judge", "text"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -45,9 +48,17 @@ def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
     assert used - {room} <= HOST[room]
 
 
-@pytest.mark.parametrize(
-    ("room", "known"), [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT), ("race", RACE)]
-)
+ROOMS = {
+    "judge": JUDGE,
+    "probe": PROBE,
+    "preflight": PREFLIGHT,
+    "race": RACE,
+    "fleet": FLEET,
+    "writers": WRITERS,
+}
+
+
+@pytest.mark.parametrize(("room", "known"), ROOMS.items())
 def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
     assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
 

@@ -1,12 +1,13 @@
 """`nox -s check [-- ID ARGS...]`: builds the image that fits this machine, or ID, and runs its check here.
 
-Of the check's arguments the host reads one, `--config FILE`: it is a file of this machine, and its folder becomes the
-container's working directory.
+Of the check's arguments the host reads those that name files of this machine: the folder of `--config FILE` becomes
+the container's working directory, and what the check writes is mounted, too.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Mapping, Sequence
@@ -17,18 +18,21 @@ from typing import Final
 
 from attn_matrix.errors import EngineMissing, UsageError
 from attn_matrix.host import engine, environment, machine
-from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, owner
+from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, our_user
 from attn_matrix.host.images import build
 from attn_matrix.host.sources import Sources, default_bundle, default_wheelhouse
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix, spec_path
 from attn_matrix.matrix.select import pick_one
+from entrypoint import writers
 from entrypoint.spec import from_json
 
 HELP: Final = frozenset({"--help", "-h"})
 CONFIG: Final = "--config"
 # Where the container finds this machine's cache of the hub, which may hold the model's config.json.
 HUB: Final = "/hub"
+# The check's options that name a file which it writes: here it is one of this machine.
+WRITTEN: Final = frozenset(f"--{name}" for name in writers.NAMES)
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -48,7 +52,7 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
     if HELP & {*argv}:
         sys.stdout.write(help_text(parser, arguments.root, pattern))
         return 0
-    config, argv = configured(argv)
+    config, argv = configured(resolved(argv))
     matrix = read(arguments.root / FILE)
     here = machine.look()
     choice = _choice(matrix, here, pattern)
@@ -71,15 +75,23 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
         return environment.check(arguments.root, matrix, choice.image, sources, argv)
     build(arguments.root, matrix, [choice.image], sources)
     given, tag = devices_for(matrix, choice.image, here), matrix.tag(choice.image)
-    command = ["check", *argv]
-    variables: dict[str, str | None] = {**attn_variables()}
-    volumes: list[str] = []
+    command, volumes = inside(argv)
+    variables: dict[str, str | None] = {**attn_variables(), "NODE_NAME": os.environ.get("NODE_NAME", platform.node())}
     if config:
-        volumes, found = mounts(config, os.environ)
-        variables |= found
-    user = owner() if config else ""
-    request = engine.Request(tag, command, variables, given.gpus, given.paths, given.groups, volumes=volumes, user=user)
-    return engine.run(request)
+        mounted, found = mounts(config, os.environ)
+        volumes, variables = [*mounted, *volumes], {**variables, **found}
+    return engine.run(
+        engine.Request(
+            tag,
+            ["check", *command],
+            variables,
+            gpus=given.gpus,
+            devices=given.paths,
+            groups=given.groups,
+            volumes=volumes,
+            user=our_user() if volumes else "",
+        )
+    )
 
 
 def help_text(parser: ArgumentParser, root: Path, pattern: str | None) -> str:
@@ -128,6 +140,37 @@ def mounts(config: Path, ours: Mapping[str, str]) -> tuple[list[str], dict[str, 
     if not cache.is_dir():
         return volumes, {}
     return [*volumes, f"{cache.resolve()}:{HUB}:ro"], {"HF_HUB_CACHE": HUB}
+
+
+def resolved(argv: Sequence[str]) -> list[str]:
+    """The check's arguments as `--NAME=FILE` with an absolute FILE, of those that it writes. Raises UsageError."""
+    words, taken = iter(argv), []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in WRITTEN:
+            taken.append(word)
+            continue
+        file = value if equals else next(words, "")
+        path = Path(file).resolve()
+        if not file:
+            raise UsageError(f"{name} names no file")
+        if not path.parent.is_dir():
+            raise UsageError(f"{name}: there is no folder {path.parent}")
+        taken.append(f"{name}={path}")
+    return taken
+
+
+def inside(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The same as the container sees it, and the folders that are mounted for it: values of docker's `-v`."""
+    words, volumes = [], []
+    for place, word in enumerate(argv):
+        name, _, file = word.partition("=")
+        if name in WRITTEN:
+            volumes.append(f"{Path(file).parent}:/written/{place}")
+            words.append(f"{name}=/written/{place}/{Path(file).name}")
+        else:
+            words.append(word)
+    return words, volumes
 
 
 def _choice(matrix: Matrix, here: machine.Machine, pattern: str | None) -> machine.Choice:

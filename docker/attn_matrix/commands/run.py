@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attn_matrix.errors import UsageError
 from attn_matrix.host import engine, machine
-from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, owner
+from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, our_user
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick_one
 
@@ -52,7 +52,7 @@ def _handle(arguments: Namespace) -> int:
         devices=given.paths,
         groups=given.groups,
         volumes=volumes(arguments.volume, arguments.workspace.resolve()),
-        user=owner(),
+        user=our_user(),
     )
     return engine.run(request)
 

@@ -1,4 +1,4 @@
-"""What `nox -s run` and `nox -s check` pass to a container: GPUs, files, and the settings in ATTN_ variables."""
+"""What `nox -s run` and `nox -s check` pass to a container: GPUs, the settings in ATTN_ variables, and who we are."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def _amd(root: Path) -> Devices:
     return Devices(paths=tuple(f"/{path.relative_to(root)}" for path in paths), groups=tuple(groups))
 
 
+def our_user() -> str:
+    """Whom the container's files belong to: our user. Group 0 is who may write in the images' own folders."""
+    return f"{0 if engine.is_rootless() else os.getuid()}:0"
+
+
 def attn_variables() -> dict[str, str]:
     """The ATTN_ variables of our own environment, which are the settings of the check in the container."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("ATTN_")}
-
-
-def owner() -> str:
-    """Whom the container's files belong to: our user. Group 0 is who may write in the images' own folders."""
-    return f"{0 if engine.is_rootless() else os.getuid()}:0"
