@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +38,18 @@ _LARGEST: Final = 1 << 20
 Key = dict[str, Any]
 
 
-def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, environ: dict[str, str]) -> Key | None:
-    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused."""
+def key_of(  # noqa: PLR0913, PLR0917  (each is a fact of its own)
+    spec: ImageSpec,
+    home: Path,
+    devices: Devices,
+    settings: Settings,
+    environ: dict[str, str],
+    run: Mapping[str, str] | None = None,
+) -> Key | None:
+    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused.
+
+    `run`: digests of the run that is about to start, where the verdict depends on it.
+    """
     if spec.device == "cpu":
         hardware: list[str] = [cpu_name(), str(os.cpu_count())]
     elif devices.identified:
@@ -53,6 +63,7 @@ def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, en
         "driver": devices.driver,
         "environment": {name: environ[name] for name in sorted(environ) if name.startswith(DECIDING)},
         "settings": describe(settings),
+        **({"run": dict(run)} if run else {}),
     }
 
 

@@ -29,7 +29,7 @@ KERNEL_PHASES: Final = ("compile", "correctness", "observe", "performance")
 Subject = Literal["torch", "device", "backend"]
 Direction = Literal["forward", "backward"]
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
-Dtype = Literal["bfloat16", "float16"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 TensorName = Literal["out", "dq", "dk", "dv", "lse"]
 
 

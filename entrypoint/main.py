@@ -16,15 +16,16 @@ from entrypoint import cache, inductor_cache, kernels_cache, launch, libcuda
 from entrypoint.choice import refuse_early, vendor_of
 from entrypoint.console import say, write
 from entrypoint.devices import NVIDIA, Devices, cpu_name, look
-from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
+from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, NoBackendError
 from entrypoint.judge.cause import cause
-from entrypoint.judge.finding import Code, Finding
+from entrypoint.judge.finding import Code, Finding, VerdictName
 from entrypoint.settings import AUTO, DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.spelling import did_you_mean
 from entrypoint.text import summary, to_json, to_text
 
 if TYPE_CHECKING:
+    from entrypoint.auto.start import Auto
     from entrypoint.preflight.flight import Flight
 
 HOME: Final = Path(__file__).resolve().parent.parent
@@ -79,6 +80,9 @@ class Start:
     files: dict[str, str] = field(default_factory=dict)  # where `check` writes each form of the report
     nvsentinel: bool = False  # whether `check` ends with NVSentinel's exit codes
     flight: Flight | None = None
+    auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
+    untimed: str = "no configuration is known"  # why it cannot
+    choice: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -179,14 +183,24 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     try:
         devices = look(start.environ, vendor=start.spec.vendor)
         settings = _preflight(start, settings, devices)
+        if settings.backend == AUTO and start.auto is None:
+            what = "ATTN_BACKEND=auto timed nothing and takes the image's first backend that runs"
+            start.notes.append(f"{what}: {start.untimed}.")
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
-        key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
+        run = start.auto.key if start.auto else None
+        keeps = settings.cache is not None
+        key = cache.key_of(start.spec, HOME, devices, settings, start.environ, run) if keeps else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
-        report = _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
+        report = _remembered(start, settings, key)
+        if start.auto:
+            settings = _chosen(start, start.auto, settings, devices, report)
+        report = _on_these_gpus(start, report or _measured(start, settings, devices, key))
         return _rehearsed(start, settings, key, report)
+    except NoBackendError as error:
+        return _refused(start, AUTO, Code(error.code), error.what, error.advice)
     except ConfigError as error:
         return _refused(start, settings.backend, Code.CONFIG, error.what, error.advice)
     except MismatchError as error:
@@ -216,6 +230,14 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
             )
         return settings
     start.flight = replace(found, allowed=settings.allow)
+    if settings.backend == AUTO:
+        from entrypoint.auto.start import entered
+
+        auto = entered(start.flight, start.command)
+        if not isinstance(auto, str):
+            start.auto = auto
+            return settings  # what the rules refuse as it stands, a backend that is chosen may cure
+        start.untimed = auto
     if error := start.flight.error():
         raise error
     if not settings.backend_given:
@@ -227,6 +249,16 @@ def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
             f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}."
         )
     return settings
+
+
+def _chosen(
+    start: Start, auto: Auto, settings: Settings, devices: Devices, remembered: dict[str, Any] | None
+) -> Settings:
+    """Choose the backend by timing, or as `remembered`, and let the command ask for it. Raises as Auto's methods do."""
+    start.choice = (remembered or {}).get("choice") or auto.choose(HOME, start.environ, settings.timeout)
+    start.flight, start.command, copied = auto.follow(start.choice, devices, start.environ)
+    start.choice = {**start.choice, **copied}
+    return replace(settings, backend=start.choice["backend"])
 
 
 def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
@@ -256,7 +288,8 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
     from entrypoint.report import build
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
-    check = Check(start.spec, settings, HOME, start.environ)
+    left = max(1.0, start.started + settings.timeout - time.monotonic()) if start.auto else settings.timeout
+    check = Check(start.spec, replace(settings, timeout=left), HOME, start.environ)
     before = kernels_cache.compiled(start.environ)
     try:
         judged = check.run(devices)
@@ -265,7 +298,9 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
         raise
     if added := len(kernels_cache.compiled(start.environ) - before):
         start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
-    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started)
+    requested = AUTO if start.auto else settings.backend
+    report = build(start.spec, requested, judged, [], time.monotonic() - start.started)
+    report["choice"] = start.choice
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, start.notes.append)
     return {**report, "notes": [*report["notes"], *start.notes]}
@@ -294,7 +329,8 @@ def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -
     """The report of a start in which nothing was measured."""
     from entrypoint.report import build
 
-    finding = Finding(verdict="NOT_CHECKED", code=code, what=what, advice=advice)
+    verdict: VerdictName = "FAIL" if code in {Code.WRONG, Code.GPU_FAULT} else "NOT_CHECKED"
+    finding = Finding(verdict=verdict, code=code, what=what, advice=advice)
     report = build(start.spec, requested, [], [finding], time.monotonic() - start.started)
     return {**report, "notes": [*report["notes"], *start.notes]}
 
@@ -307,7 +343,7 @@ def _stop(start: Start, error: ConfigError) -> int:
 
 def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:
     """Publish the report, then either exit with the verdict's code or become the command."""
-    report = {**report, "run": start.flight.document() if start.flight else None}
+    report = {**report, "run": start.flight.document() if start.flight else None, "choice": start.choice}
     code = _publish(start, settings.report, report)
     if start.command and (not code or settings.check == "warn"):
         if code:

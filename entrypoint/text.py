@@ -35,6 +35,7 @@ def to_text(report: Report) -> str:
     lines = _headline(report)
     lines += [_line("also", reason) for reason in report["reasons"][1:]]
     lines += _run(report.get("run"))
+    lines += _choice(report.get("choice"))
     if report["cases"] or report["performance"]:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
         lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
@@ -111,6 +112,31 @@ def _rehearsal(part: Row | None) -> list[str]:
 
 def _of_budget(ratio: float | None) -> str:
     return "not finite" if ratio is None else f"at {ratio:.2f} of its budget"
+
+
+def _choice(choice: Row | None) -> list[str]:
+    """What ATTN_BACKEND=auto took, each candidate's time or why it is none, and how the configuration was changed."""
+    if not choice:
+        return []
+    shape = choice["shape"]
+    kv = f" ({shape['kv_heads']} of k and v)" if shape["kv_heads"] != shape["heads"] else ""
+    what = f"{shape['rows']} x {shape['length']} positions, {shape['heads']} heads{kv} of {shape['head_dim']}"
+    part = "" if choice["whole"] else ", a part of the run's"
+    lines = [_line("auto", f"{choice['backend']} is taken; a layer forward and backward, {what}{part}")]
+    lines += [_line("", f"  {item['backend']:<10} {_milliseconds(item)}") for item in choice["candidates"]]
+    if choice["file"]:
+        lines.append(_line("config", f"{choice['file']} in place of {choice['of']}:"))
+        lines += [_line("", f"  {line}") for line in choice["difference"]]
+    return lines
+
+
+def _milliseconds(item: Row) -> str:
+    taken = ", taken" if item["taken"] else ""
+    times = item["milliseconds"]
+    if not times:
+        return str(item["reason"])
+    told = f"{times['forward']:.3g} + {times['backward']:.3g} ms{taken}"
+    return f"{told}, but {item['reason']}" if item["reason"] else told
 
 
 # --- the machine ------------------------------------------------------------------------------------------------

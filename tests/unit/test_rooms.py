@@ -22,6 +22,7 @@ JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "prefli
 REHEARSAL = {"events", "outcome", "probe"}
 PROBE = {"events", "devices", "spec", "spelling"}
 PREFLIGHT = {"devices", "errors", "events", "spec"}
+RACE = {"events", "preflight", "probe"}
 # What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
 FLEET = {"judge"}
 WRITERS = {"cache", "judge", "text"}
@@ -53,6 +54,7 @@ ROOMS = {
     "probe": PROBE,
     "preflight": PREFLIGHT,
     "rehearsal": REHEARSAL,
+    "race": RACE,
     "fleet": FLEET,
     "writers": WRITERS,
 }

@@ -8,16 +8,12 @@ from __future__ import annotations
 from argparse import REMAINDER, ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
 
 from attn_matrix.errors import UsageError
 from attn_matrix.host import engine, machine
-from attn_matrix.host.container import attn_variables, devices_for, our_user
+from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, our_user
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick_one
-
-# The images' working directory.
-WORKSPACE: Final = "/workspace"
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from attn_matrix.host import engine, machine
 from attn_matrix.matrix.model import Image, Matrix
 from entrypoint.devices import AMD
+
+# The images' working directory.
+WORKSPACE: Final = "/workspace"
 
 
 @dataclass(frozen=True)
