@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     Family = Callable[["Case", "Draw"], tuple[Tensor, Tensor, Tensor]]
 
 
+LONGEST_SQUARE = 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One attention call: q is [batch, seqlen, heads, head_dim], k and v have kv_heads. `inputs` names a family.
 
-    `head_dim_v` None is head_dim; `window`, `softcap`, `cu_seqlens` and `shifted_group` are those of Arguments;
-    `layout` says how the tensors lie in memory.
+    `head_dim_v` None is head_dim; `softmax_scale`, `window`, `softcap`, `cu_seqlens` and `shifted_group` are those of
+    Arguments; `layout` says how the tensors lie in memory.
     """
 
     id: str
@@ -36,11 +39,17 @@ class Case:
     seed: int = 0
     inputs: str = "normal"
     head_dim_v: int | None = None
+    softmax_scale: float | None = None
     window: tuple[int, int] | None = None
     softcap: float = 0.0
     cu_seqlens: tuple[int, ...] | None = None
     shifted_group: int | None = None
     layout: Layout = "dense"
+
+    @property
+    def sampled(self) -> bool:
+        """Whether some rows are compared (entrypoint/probe/rows.py) and not all: the square would be gigabytes."""
+        return self.seqlen > LONGEST_SQUARE
 
     @property
     def variant(self) -> Case:
@@ -193,6 +202,7 @@ def make_inputs(case: Case, where: torch.device) -> tuple[Arguments, Tensor]:
         k=k,
         v=v,
         causal=case.causal,
+        softmax_scale=case.softmax_scale,
         window=case.window,
         softcap=case.softcap,
         cu_seqlens=case.cu_seqlens,
