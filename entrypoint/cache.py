@@ -38,8 +38,18 @@ _LARGEST: Final = 1 << 20
 Key = dict[str, Any]
 
 
-def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, environ: dict[str, str]) -> Key | None:
-    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused."""
+def key_of(  # noqa: PLR0913 - all that a verdict depends on
+    spec: ImageSpec,
+    home: Path,
+    devices: Devices,
+    settings: Settings,
+    environ: dict[str, str],
+    shape: dict[str, Any] | None = None,
+) -> Key | None:
+    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused.
+
+    `shape` are the attention calls of the run that follows, where they are known.
+    """
     if spec.device == "cpu":
         hardware: list[str] = [cpu_name(), str(os.cpu_count())]
     elif devices.identified:
@@ -53,7 +63,17 @@ def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, en
         "driver": devices.driver,
         "environment": {name: environ[name] for name in sorted(environ) if name.startswith(DECIDING)},
         "settings": describe(settings),
+        "shape": shape,
     }
+
+
+def load_deepest(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:
+    """The report kept for `key`. A deep verdict serves a start as well, and a start's serves no deep check."""
+    if key["settings"]["depth"] == "start":
+        deep = {**key, "settings": {**key["settings"], "depth": "deep"}}
+        if report := load(directory, deep, note):
+            return report
+    return load(directory, key, note)
 
 
 def _content(home: Path) -> str:

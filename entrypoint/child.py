@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from entrypoint import activity, devices, limits
-from entrypoint.events import Event, PhaseEvent
+from entrypoint.events import Depth, Event, PhaseEvent
 from entrypoint.outcome import LOG_TAIL, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
@@ -35,10 +35,14 @@ OnEvent = Callable[[Event], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a child may take of the machine: `jobs` processes side by side, and `seconds` until it is ended."""
+    """What a child may take of the machine, `jobs` processes side by side and `seconds` until it is ended; and how deep
+    it looks, with the calls of the run that follows as JSON (preflight.shape) where they are known.
+    """
 
     jobs: int
     seconds: float
+    depth: Depth = "start"
+    shape: str = ""
 
 
 class Child:
@@ -53,7 +57,8 @@ class Child:
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
         command = [sys.executable, "-P", "-m", "entrypoint.probe"]
         command += ["--backend", backend, "--device", device, "--events", str(write_end)]
-        command += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}"]
+        command += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}", "--depth", share.depth]
+        command += ["--shape", share.shape] if share.shape else []
         try:
             self._process = subprocess.Popen(
                 command,

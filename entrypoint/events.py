@@ -24,6 +24,8 @@ PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 KERNEL_PHASES: Final = ("compile", "correctness", "observe", "performance")
 # What cannot be used, of an UnusableEvent.
 Subject = Literal["torch", "device", "backend"]
+# start: what decides whether this run can start, in seconds. deep: everything.
+Depth = Literal["start", "deep"]
 Direction = Literal["forward", "backward"]
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
 Dtype = Literal["bfloat16", "float16"]
@@ -223,12 +225,13 @@ class DoneEvent:
     """The child's last line. `seconds` {phase: seconds spent in it}.
 
     `left_out` are the ids of all cases that were not run, for want of time. `written` {event: how many lines of it
-    came before this one} tells the reader what got lost.
+    came before this one} tells the reader what got lost. `deeper` are the ids of what only a deeper check runs.
     """
 
     seconds: Mapping[str, float]
     left_out: tuple[str, ...]
     written: Mapping[str, int]
+    deeper: tuple[str, ...] = ()
 
 
 Event = (

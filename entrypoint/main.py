@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,11 +33,11 @@ TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
-       docker run {options}axolotl-attn:ID check [--json] [--config FILE]
+       docker run {options}axolotl-attn:ID check [--json] [--deep] [--config FILE]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
-report goes to stdout as JSON. The Axolotl configuration in COMMAND, or FILE, is judged first: what attention
+report goes to stdout as JSON, with --deep all is checked. The Axolotl configuration in COMMAND, or FILE, is judged first: what attention
 it will really run, and whether that is what it asks for.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
@@ -46,6 +47,7 @@ it will really run, and whether that is what it asks for.
   ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
   ATTN_TIMEOUT  seconds the whole check may take; default 120
   ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
+  ATTN_DEPTH    start (default): what decides whether this run can start; deep: everything
   ATTN_CONFIG   the Axolotl configuration, where COMMAND does not name it
 
 exit codes: 90 CONFIG  91 MISMATCH  92 WRONG  93 SLOW  94 GPU_FAULT  95 INTERNAL; else COMMAND's own
@@ -95,7 +97,7 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         return 0
     try:
         settings = read(environ, start.spec)
-        _parse(argv, start, settings)
+        settings = _parse(argv, start, settings)
     except ConfigError as error:
         # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
         return _stop(start, error)
@@ -117,11 +119,11 @@ def usage(spec: ImageSpec) -> str:
     return USAGE.format(options=options, backends=", ".join(choice.name for choice in spec.choices))
 
 
-def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
-    """Split the container's arguments into our `check` and the user's command."""
+def _parse(argv: Sequence[str], start: Start, settings: Settings) -> Settings:
+    """Split the container's arguments into our `check` and the user's command; the settings, which --deep changes."""
     if argv and argv[0] != "check":
         start.command = tuple(argv)
-        return
+        return settings
     if settings.check == "off":
         raise ConfigError("ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command.")
     words = iter(argv[1:])
@@ -129,13 +131,16 @@ def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
         name, equals, value = word.partition("=")
         if word == "--json":
             start.as_json = True
+        elif word == "--deep":
+            settings = replace(settings, depth="deep")
         elif name == "--config" and (path := value if equals else next(words, "")):
             start.config = path
         elif name == "--config":
             raise ConfigError("check --config names no file.", "Write check --config FILE.")
         else:
-            known = did_you_mean(word, ["--json", "--config", "--help"])
+            known = did_you_mean(word, ["--json", "--deep", "--config", "--help"])
             raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
+    return settings
 
 
 def _spec(path: Path) -> ImageSpec:
@@ -153,7 +158,9 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
-        key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
+        key = None
+        if settings.cache is not None:
+            key = cache.key_of(start.spec, HOME, devices, settings, start.environ, _shape(start))
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
         return _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
@@ -212,11 +219,21 @@ def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
     return {**report, **{key: refused[key] for key in ("verdict", "code", "reasons", "headline")}}
 
 
+def _shape(start: Start) -> dict[str, Any] | None:
+    """The attention calls of the run that follows, where its configuration and config.json tell them."""
+    if start.flight is None:
+        return None
+    from entrypoint.preflight.shape import shape_of
+
+    shape = shape_of(start.flight.facts)
+    return asdict(shape) if shape else None
+
+
 def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
     """The verdict reached before for the very same thing, or None."""
     if key is None or settings.cache is None:
         return None
-    report = cache.load(settings.cache, key, start.notes.append)
+    report = cache.load_deepest(settings.cache, key, start.notes.append)
     return None if report is None else {**report, "cached": True, "notes": [*report["notes"], *start.notes]}
 
 
@@ -226,7 +243,8 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
     from entrypoint.report import build
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
-    check = Check(start.spec, settings, HOME, start.environ)
+    shape = _shape(start)
+    check = Check(start.spec, settings, HOME, start.environ, json.dumps(shape) if shape else "")
     before = kernels_cache.compiled(start.environ)
     try:
         judged = check.run(devices)
@@ -235,7 +253,7 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
         raise
     if added := len(kernels_cache.compiled(start.environ) - before):
         start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
-    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started)
+    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started, settings.depth)
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, start.notes.append)
     return {**report, "notes": [*report["notes"], *start.notes]}

@@ -6,7 +6,7 @@ float32, is many times faster than the matmul that would be its ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -53,15 +53,20 @@ def timed_cases(device_type: str, capabilities: Capabilities | None = None) -> t
 Survive = Callable[[str], AbstractContextManager[None]]
 
 
-def measure_speed(
-    backend: Backend, where: torch.device, log: EventLog, sensors: Sensors | NoSensors, survive: Survive
+def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
+    backend: Backend,
+    timed: Sequence[Case],
+    where: torch.device,
+    log: EventLog,
+    sensors: Sensors | NoSensors,
+    survive: Survive,
 ) -> None:
     """Emit on a GPU `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case.
 
     All of it takes SECONDS, and little more where calls are slow: at least one call of each is made.
     """
     clock = clock_for(where, sensors.sample)
-    timed, ceilings = timed_cases(where.type, backend.capabilities), where.type == "cuda"
+    ceilings = where.type == "cuda"
     budget = Budget(SECONDS[where.type], 2 * len(timed) + 2 * ceilings, clock.now)
     if ceilings:
         with log.phase("performance", "matmul"), survive("matmul"):

@@ -1,14 +1,20 @@
-"""Which calls a check makes, in which order: the backend's cases, and beside them the same of its forced kernels."""
+"""Which calls a check makes, in which order: the backend's cases, and in a deep one the same of its forced kernels."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
 
-from entrypoint.probe import backends, cases, performance
+from entrypoint.events import Depth
+from entrypoint.probe import backends, cases, compact, own, performance
 from entrypoint.probe.backends import NAMES, Backend
 
-# Causal and full, head_dim 64 and 128: no start goes without them, whatever they take to compile.
+if TYPE_CHECKING:
+    from entrypoint.preflight.shape import Shape
+
+# Causal and full, head_dim 64 and 128: no check goes without them, whatever they take to compile.
 ALWAYS = 4
 # Of a kernel that is forced: causal and full, both head dims, then strided inputs and the first feature.
 CASES_PER_KERNEL = 6
@@ -29,15 +35,19 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a check runs: `always` however long it takes, `checked` as far as there is time.
+    """All that a check runs: `always` however long it takes, `checked` as far as there is time; then what is `timed`.
 
     `compiles`: whether a first call may be much slower than the next. On a CPU it is so for just-in-time compilers
-    alone, and first calls of all variants would double the time of the check.
+    alone, and first calls of all variants would double the time of the check. `kernels` are those whose own names the
+    profiler is asked for. `left_out` are the ids of what a deeper check would run.
     """
 
     always: Sequence[Scheduled]
     checked: Sequence[Scheduled]
     compiles: bool = True
+    timed: Sequence[cases.Case] = ()
+    kernels: Sequence[Backend] = ()
+    left_out: Sequence[str] = ()
 
     @property
     def variants(self) -> Iterator[Scheduled]:
@@ -50,19 +60,67 @@ class Plan:
         return {run.key for run in self.always}
 
 
-def plan(backend: Backend, device_type: str, *, far: bool) -> Plan:
-    """The plan for a backend on this type of device; `far`: with the case that takes gigabytes."""
-    compiles = device_type != "cpu" or backends.cache_variable(backend.name) is not None
-    return Plan(always(backend, device_type, far=far), checked(backend, far=far), compiles)
+def plan(
+    backend: Backend, device_type: str, *, far: bool, depth: Depth = "deep", shape: Shape | None = None
+) -> Plan:
+    """The plan for a backend on this type of device; `far`: with the case that takes gigabytes.
+
+    A start runs the calls of the run that follows, `shape`, where it is known, and else what the backend claims; it
+    forces no kernel that torch would not take. A deep check runs both, and everything else.
+    """
+    few = backend.name in compact.COMPILED
+    mine = own.own_cases(shape, backend, device_type, few=few) if shape else own.NONE
+    every, timed = checked(backend, device_type, far=far), performance.timed_cases(device_type, backend.capabilities)
+    generic = every if depth == "deep" else [] if shape else started(backend, device_type, far=far)
+    runs = [*(Scheduled(backend, case) for case in mine.cases), *generic]
+    if depth == "start":
+        timed = (*mine.timed, *timed[: 0 if mine.timed else 1]) if few else (*mine.timed, *timed)
+    kept = {run.case.id for run in runs}
+    first = runs if backend.name not in NAMES else runs[:ALWAYS]
+    return Plan(
+        always=[*first, *(Scheduled(backend, case) for case in timed)],
+        checked=runs,
+        compiles=device_type != "cpu" or backends.cache_variable(backend.name) is not None,
+        timed=timed,
+        kernels=(backend, *backend.kernels.values()) if depth == "deep" else (backend,),
+        left_out=[*mine.left_out, *(run.case.id for run in every if run.case.id not in kept)],
+    )
 
 
-def checked(backend: Backend, *, far: bool) -> list[Scheduled]:
-    """Every case that the backend claims, and beside it the same of its kernels, of each the first few."""
-    runs = [Scheduled(backend, case) for case in cases.startup_cases(backend.capabilities, far=far)]
+def started(backend: Backend, device_type: str, *, far: bool) -> list[Scheduled]:
+    """What a start runs of a backend where nothing is known of the run: the backend as it is called, no forced kernel.
+
+    All of its cases where they cost milliseconds; where each variant is compiled for seconds, few that find the same.
+    """
+    claims = backend.capabilities
+    if claims is None or backend.name not in compact.COMPILED:
+        short, long = cases.startup_cases(claims, far=far), long_cases(backend, device_type)
+    else:
+        short, long = compact.compact_cases(claims, far=far), long_cases(backend, device_type)[:1]
+    return _ordered([Scheduled(backend, case) for case in (*short[:ALWAYS], *long, *short[ALWAYS:])])
+
+
+def checked(backend: Backend, device_type: str = "cpu", *, far: bool) -> list[Scheduled]:
+    """Every case that the backend claims, long ones among them, and beside it the same of its kernels, the first few."""
+    short = cases.startup_cases(backend.capabilities, far=far)
+    long = long_cases(backend, device_type)
+    if device_type == "cuda":
+        long += tuple(cases.claimed(cases.LONG, backend.capabilities or cases.LEAST))
+    runs = [Scheduled(backend, case) for case in (*short[:ALWAYS], *long, *short[ALWAYS:])]
     for name, kernel in backend.kernels.items():
         few = cases.startup_cases(kernel.capabilities)[:CASES_PER_KERNEL]
         runs += [Scheduled(kernel, replace(case, id=f"{name}:{case.id}")) for case in few]
-    # Side by side they share the reference; the far case stays the last.
+    return _ordered(runs)
+
+
+def long_cases(backend: Backend, device_type: str) -> tuple[cases.Case, ...]:
+    """On a GPU what is timed, since it is compiled and long; on a CPU one that it can afford."""
+    long = performance.timed_cases(device_type, backend.capabilities) if device_type == "cuda" else (cases.LONG_CPU,)
+    return tuple(cases.claimed(long, backend.capabilities or cases.LEAST))
+
+
+def _ordered(runs: Sequence[Scheduled]) -> list[Scheduled]:
+    """Side by side they share the reference; the far case stays the last."""
     order = {problem: index for index, problem in enumerate(dict.fromkeys(run.case.problem for run in runs))}
     return sorted(runs, key=lambda run: (run.case.layout == "far", order[run.case.problem]))
 
@@ -73,10 +131,22 @@ def always(backend: Backend, device_type: str, *, far: bool = False) -> list[Sch
     Of a kernel that is asked for by its own name, every case: whoever prefers it to torch's choice wants all of them
     tried, and cuDNN's was wrong in one input family and in the far case alone.
     """
-    timed = [Scheduled(backend, case) for case in performance.timed_cases(device_type, backend.capabilities)]
-    wanted = cases.startup_cases(backend.capabilities, far=far)
-    wanted = wanted[:ALWAYS] if backend.name in NAMES else wanted
-    return [*(Scheduled(backend, case) for case in wanted), *timed]
+    return [*plan(backend, device_type, far=far).always]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What says how much is planned: `--depth` and `--shape`, the latter for `shape_from`."""
+    parser.add_argument("--depth", default="deep", choices=get_args(Depth), help="how much is run (default: deep)")
+    parser.add_argument("--shape", default="", metavar="JSON", help="calls of the run that follows (preflight/shape.py)")
+
+
+def shape_from(text: str) -> Shape | None:
+    """None for the empty text. Raises what json and Shape raise."""
+    if not text:
+        return None
+    from entrypoint.preflight.shape import from_json
+
+    return from_json(text)
 
 
 def variants(runs: Iterable[Scheduled]) -> Iterator[Scheduled]:

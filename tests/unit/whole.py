@@ -49,7 +49,7 @@ HEALTHY: Final[dict[str, dict[str, Any]]] = {
         "samples": [1e-3],
         "planned": 1,
     },
-    "done": {"seconds": {}, "left_out": [], "written": {}},
+    "done": {"seconds": {}, "left_out": [], "written": {}, "deeper": []},
 }
 
 
