@@ -221,6 +221,20 @@ class SpeedEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparisonEvent:
+    """Least seconds of one direction of the call of `id`, the backend and torch's other kernels taking turns.
+
+    `others` {name: seconds}: flash and efficient are SDPA's kernels, forced; plain is attention written out, its time
+    scaled up where it got a part of the heads.
+    """
+
+    id: str
+    direction: Direction
+    own: float
+    others: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoneEvent:
     """The child's last line. `seconds` {phase: seconds spent in it}.
 
@@ -246,6 +260,7 @@ Event = (
     | CeilingEvent
     | BandwidthEvent
     | SpeedEvent
+    | ComparisonEvent
     | DoneEvent
 )
 NAMES: Final[Mapping[type[Event], str]] = {
@@ -260,6 +275,7 @@ NAMES: Final[Mapping[type[Event], str]] = {
     CeilingEvent: "ceiling",
     BandwidthEvent: "bandwidth",
     SpeedEvent: "speed",
+    ComparisonEvent: "comparison",
     DoneEvent: "done",
 }
 _TYPES: Final = {name: kind for kind, name in NAMES.items()}

@@ -48,6 +48,11 @@ def build(  # noqa: PLR0913 - the parts of a report
             for item in judged
             for call in item.outcome.first_calls
         ],
+        "comparisons": [
+            {"device": item.outcome.device, **asdict(comparison)}
+            for item in judged
+            for comparison in item.outcome.comparisons
+        ],
         "ceilings": [_ceiling(spec, item.outcome, ceiling) for item in judged if (ceiling := item.outcome.ceiling)],
         "machine": _machine(spec, lead),
         "seconds": _seconds(judged, total),

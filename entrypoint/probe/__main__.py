@@ -93,7 +93,7 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
             case = plan.checked[0].case if asked is backend else cases.startup_cases(asked.capabilities)[0]
             observe_kernels(asked, case, where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
-        performance.measure_speed(backend, plan.timed, where, log, watched, survive)
+        performance.measure_speed(backend, plan.timed, plan.compared, where, log, watched, survive)
     log.done(left_out, plan.left_out)
 
 

@@ -12,10 +12,6 @@ from entrypoint.probe import cases
 from entrypoint.probe.backends import Capabilities
 from entrypoint.probe.cases import CAUSAL_64, FULL_64, VARLEN_64, Case
 
-# Backends whose first call of a variant takes seconds of compilation, also from a warm cache a good part of one.
-# FlashAttention 4 compiles too; its image brings the kernels of all cases.
-COMPILED = frozenset({"flex", "s2", "sage"})
-
 
 def compact_cases(capabilities: Capabilities, *, far: bool) -> tuple[Case, ...]:
     """Six variants of a backend that claims everything, the likeliest to go wrong first; the long call is not here."""

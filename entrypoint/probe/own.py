@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 # Positions that are checked at most: longer runs are checked at these. SDPA takes a window or packed documents as a
 # mask of the square, which is 64 MB at 8,192.
-LONGEST: Final = {"cuda": 65_536, "cpu": 4_225}
+LONGEST: Final = {"cuda": 65_536, "cpu": 2_049}
 LONGEST_MASK: Final = 8_192
 # Elements of q: 256 MB, of which a backward needs some eight and the making of the inputs twice two.
 ELEMENTS: Final = 2**27
@@ -26,7 +27,7 @@ USUAL_SCALE: Final = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """`cases` of a run, the likeliest to fail first, of which the first `timed` are also timed.
+    """`cases` of a run, the likeliest to fail first; the `timed` among them are also timed.
 
     `left_out` says in words what of the run they leave out.
     """
@@ -56,10 +57,11 @@ def own_cases(shape: Shape, backend: Backend, device_type: str, *, few: bool) ->
     if window is not None and "window" in features:
         windowed = replace(base, id=f"{base.id}-window", window=window)
         long = [base, windowed] if shape.mixed else [windowed]
-    same = long if few else [_short(case, shape) for case in long]
+    same = long if few else _apart(_short(case, shape) for case in long)
     others = [replace(case, id=f"{case.id}-{name}", inputs=name) for case in same for name in _families(base)]
     short = [] if few else [*same, *_strided(same[0], features)]
-    return Own(cases=(*long, *short, *others), timed=tuple(long), left_out=tuple(left_out))
+    timed = () if device_type == "cpu" and not few else tuple(long)
+    return Own(cases=(*long, *short, *others), timed=timed, left_out=tuple(left_out))
 
 
 def _length(shape: Shape, backend: Backend, device_type: str) -> tuple[int, list[str]]:
@@ -130,6 +132,11 @@ def _short(case: Case, shape: Shape) -> Case:
         cu_seqlens=pattern.cu_seqlens,
         seed=14,
     )
+
+
+def _apart(cases: Iterable[Case]) -> list[Case]:
+    """Each variant once: a window longer than the sequence is none."""
+    return [*{case.variant: case for case in reversed([*cases])}.values()][::-1]
 
 
 def _strided(case: Case, features: frozenset[Feature]) -> list[Case]:

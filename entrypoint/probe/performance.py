@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from entrypoint.events import BandwidthEvent, CeilingEvent, Direction, SpeedEvent
-from entrypoint.probe import calls
+from entrypoint.probe import calls, rivals
 from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
 from entrypoint.probe.eventlog import EventLog
@@ -56,6 +56,7 @@ Survive = Callable[[str], AbstractContextManager[None]]
 def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
     backend: Backend,
     timed: Sequence[Case],
+    compared: Sequence[Case],
     where: torch.device,
     log: EventLog,
     sensors: Sensors | NoSensors,
@@ -63,7 +64,8 @@ def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
 ) -> None:
     """Emit on a GPU `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case.
 
-    All of it takes SECONDS, and little more where calls are slow: at least one call of each is made.
+    All of that takes SECONDS, and little more where calls are slow: at least one call of each is made. `comparison`
+    for each case of `compared` follows.
     """
     clock = clock_for(where, sensors.sample)
     ceilings = where.type == "cuda"
@@ -77,6 +79,10 @@ def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
         with log.phase("performance", case.id), survive(case.id):
             for speed in attention_speeds(backend, case, where, clock, budget):
                 log.emit(speed)
+    for case in compared:
+        with log.phase("performance", f"{case.id} beside torch's"), survive(case.id):
+            for comparison in rivals.compare(backend, case, where, clock):
+                log.emit(comparison)
 
 
 def attention_flops(case: Case, direction: Direction) -> float:

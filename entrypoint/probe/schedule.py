@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 from entrypoint.events import Depth
-from entrypoint.probe import backends, cases, compact, own, performance
+from entrypoint.probe import backends, cases, compact, own, performance, rivals
 from entrypoint.probe.backends import NAMES, Backend
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class Plan:
     """All that a check runs: `always` however long it takes, `checked` as far as there is time; then what is `timed`.
 
     `compiles`: whether a first call may be much slower than the next. On a CPU it is so for just-in-time compilers
-    alone, and first calls of all variants would double the time of the check. `kernels` are those whose own names the
+    alone, and first calls of all variants would double the time of the check. `compared` is what torch's other kernels
+    are timed on too. `kernels` are those whose own names the
     profiler is asked for. `left_out` are the ids of what a deeper check would run.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     checked: Sequence[Scheduled]
     compiles: bool = True
     timed: Sequence[cases.Case] = ()
+    compared: Sequence[cases.Case] = ()
     kernels: Sequence[Backend] = ()
     left_out: Sequence[str] = ()
 
@@ -68,13 +70,14 @@ def plan(
     A start runs the calls of the run that follows, `shape`, where it is known, and else what the backend claims; it
     forces no kernel that torch would not take. A deep check runs both, and everything else.
     """
-    few = backend.name in compact.COMPILED
+    few = backends.compiles_each_variant(backend.name)
     mine = own.own_cases(shape, backend, device_type, few=few) if shape else own.NONE
     every, timed = checked(backend, device_type, far=far), performance.timed_cases(device_type, backend.capabilities)
     generic = every if depth == "deep" else [] if shape else started(backend, device_type, far=far)
     runs = [*(Scheduled(backend, case) for case in mine.cases), *generic]
     if depth == "start":
         timed = (*mine.timed, *timed[: 0 if mine.timed else 1]) if few else (*mine.timed, *timed)
+    compared = timed if device_type == "cuda" else (cases.LONG_CPU if few else cases.COMPARED_CPU,)
     kept = {run.case.id for run in runs}
     first = runs if backend.name not in NAMES else runs[:ALWAYS]
     return Plan(
@@ -82,6 +85,7 @@ def plan(
         checked=runs,
         compiles=device_type != "cpu" or backends.cache_variable(backend.name) is not None,
         timed=timed,
+        compared=[case for case in compared if rivals.is_comparable(case)],
         kernels=(backend, *backend.kernels.values()) if depth == "deep" else (backend,),
         left_out=[*mine.left_out, *(run.case.id for run in every if run.case.id not in kept)],
     )
@@ -93,7 +97,7 @@ def started(backend: Backend, device_type: str, *, far: bool) -> list[Scheduled]
     All of its cases where they cost milliseconds; where each variant is compiled for seconds, few that find the same.
     """
     claims = backend.capabilities
-    if claims is None or backend.name not in compact.COMPILED:
+    if claims is None or not backends.compiles_each_variant(backend.name):
         short, long = cases.startup_cases(claims, far=far), long_cases(backend, device_type)
     else:
         short, long = compact.compact_cases(claims, far=far), long_cases(backend, device_type)[:1]
