@@ -111,6 +111,8 @@ SHIFTED = (S2_64, S2_128, replace(S2_64, id="s2-d64-x3", inputs="x3", seed=2))
 # Longer than 4,096 positions, one past a tile: a window, a lost tile or an index that wraps there is seen. One head
 # alone, because a CPU computes it; a GPU has what is timed.
 LONG_CPU = Case(id="causal-s4225-d64", batch=1, seqlen=4225, heads=1, kv_heads=1, head_dim=64, causal=True, seed=11)
+# For a backend that compiles each variant: then this is its only one of head_dim 128, as on a GPU.
+LONG_CPU_128 = replace(LONG_CPU, id="causal-s4225-d128", head_dim=128)
 # Long enough that plain torch's scores leave a CPU's caches, and short enough to wait for them.
 COMPARED_CPU = replace(LONG_CPU, id="causal-s2048-d64", seqlen=2048)
 # What else is long, for a GPU: without a mask, documents, and a window past 4,096.

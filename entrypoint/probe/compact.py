@@ -19,12 +19,15 @@ def compact_cases(capabilities: Capabilities, *, far: bool) -> tuple[Case, ...]:
         return tuple(case for case in cases.SHIFTED if case.head_dim == 64)
     features = capabilities.features
     causal = replace(CAUSAL_64, id="causal-window-d64", window=(100, 0)) if "window" in features else CAUSAL_64
+    full = replace(FULL_64, seqlen=255)
     wanted = (
         causal,
-        *(replace(causal, id=f"{causal.id}-{name}", inputs=name, seed=seed) for name, seed in (("x3", 2), ("massive", 5))),
-        FULL_64,
-        replace(FULL_64, id="full-d64-x5", inputs="x5", seed=3),
-        replace(FULL_64, id="full-d64-low", inputs="low", seed=6),
+        replace(causal, id=f"{causal.id}-x3", inputs="x3", seed=2),
+        replace(causal, id=f"{causal.id}-uniform", inputs="uniform", seed=4),
+        replace(causal, id=f"{causal.id}-massive", inputs="massive", seed=5),
+        full,
+        replace(full, id="full-d64-x5", inputs="x5", seed=3),
+        replace(full, id="full-d64-low", inputs="low", seed=6),
         *_features(capabilities),
         *_small(capabilities),
         *_wide(capabilities, far=far),

@@ -109,8 +109,8 @@ def _heads(shape: Shape, most: int, features: frozenset[Feature]) -> tuple[int, 
 
 
 def documents(length: int) -> tuple[int, ...]:
-    """Documents of 1, 129 and 0 positions, of three quarters of the rest, and of what is left."""
-    ends = [0, 1, 130, 130, 130 + (length - 130) * 3 // 4, length]
+    """Documents of 1, 65 and 0 positions, a long one, and one of 33: one document may fill a whole row."""
+    ends = [0, 1, 66, 66, max(66, length - 33), length]
     return tuple(min(max(end, 0), length) for end in ends)
 
 

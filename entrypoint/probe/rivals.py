@@ -46,12 +46,12 @@ def is_comparable(case: Case) -> bool:
 
 
 def compare(backend: Backend, case: Case, where: torch.device, clock: Clock) -> Iterator[ComparisonEvent]:
-    """Forward, then backward where the backend has one. A rival that cannot do the call is no rival."""
-    trains = backend.no_gradient is None
+    """Forward, and on a GPU backward where the backend has one. A rival that cannot do the call is no rival."""
+    trains = backend.no_gradient is None and where.type == "cuda"  # a CPU's backward is judged by nothing
     rivals = {name: rival for name, rival in _rivals(backend, case, where, trains=trains).items() if _runs(rival, where)}
     if backend.name not in rivals or len(rivals) == 1:
         return
-    directions: tuple[Direction, ...] = ("forward", "backward") if trains and where.type == "cuda" else ("forward",)
+    directions: tuple[Direction, ...] = ("forward", "backward") if trains else ("forward",)
     for direction in directions:
         seconds = _in_turns(rivals, direction, clock, SECONDS[where.type])
         yield ComparisonEvent(id=case.id, direction=direction, own=seconds.pop(backend.name), others=seconds)

@@ -77,7 +77,7 @@ def plan(
     runs = [*(Scheduled(backend, case) for case in mine.cases), *generic]
     if depth == "start":
         timed = (*mine.timed, *timed[: 0 if mine.timed else 1]) if few else (*mine.timed, *timed)
-    compared = timed if device_type == "cuda" else (cases.LONG_CPU if few else cases.COMPARED_CPU,)
+    compared = timed if device_type == "cuda" else (cases.LONG_CPU_128 if few else cases.COMPARED_CPU,)
     kept = {run.case.id for run in runs}
     first = runs if backend.name not in NAMES else runs[:ALWAYS]
     return Plan(
@@ -119,7 +119,10 @@ def checked(backend: Backend, device_type: str = "cpu", *, far: bool) -> list[Sc
 
 def long_cases(backend: Backend, device_type: str) -> tuple[cases.Case, ...]:
     """On a GPU what is timed, since it is compiled and long; on a CPU one that it can afford."""
-    long = performance.timed_cases(device_type, backend.capabilities) if device_type == "cuda" else (cases.LONG_CPU,)
+    if device_type == "cuda":
+        long = performance.timed_cases(device_type, backend.capabilities)
+    else:
+        long = (cases.LONG_CPU_128 if backends.compiles_each_variant(backend.name) else cases.LONG_CPU,)
     return tuple(cases.claimed(long, backend.capabilities or cases.LEAST))
 
 
