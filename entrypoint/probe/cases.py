@@ -117,9 +117,9 @@ LONG_CPU_128 = replace(LONG_CPU, id="causal-s4225-d128", head_dim=128)
 COMPARED_CPU = replace(LONG_CPU, id="causal-s2048-d64", seqlen=2048)
 # What else is long, for a GPU: without a mask, documents, and a window past 4,096.
 LONG = (
-    replace(LONG_CPU, id="full-s4225-d128", heads=2, head_dim=128, causal=False),
-    replace(LONG_CPU, id="varlen-s8192-d64", seqlen=8192, heads=2, cu_seqlens=(0, 1, 130, 130, 6176, 8192)),
-    replace(LONG_CPU, id="window-s8192-d64", seqlen=8192, heads=2, window=(5000, 0)),
+    replace(LONG_CPU, id="full-s4225-d128", heads=4, head_dim=128, causal=False),
+    replace(LONG_CPU, id="varlen-s8192-d64", seqlen=8192, heads=4, cu_seqlens=(0, 1, 130, 130, 6176, 8192)),
+    replace(LONG_CPU, id="window-s8192-d64", seqlen=8192, heads=4, window=(5000, 0)),
 )
 
 
@@ -171,7 +171,7 @@ def claimed(cases: Iterable[Case], capabilities: Capabilities) -> Iterator[Case]
 
 def _adapted(case: Case, capabilities: Capabilities) -> Case:
     """As many kv heads as heads without grouped heads, multi-query at head_dim 64 without 96, float16 without bf16."""
-    if case.kv_heads == 1 and (96, 96) not in capabilities.head_dims:
+    if case.head_dim == 96 and (96, 96) not in capabilities.head_dims:
         case = replace(case, id="mqa-d64", head_dim=64)
     if "gqa" not in capabilities.features:
         case = replace(case, kv_heads=case.heads)

@@ -70,18 +70,19 @@ def plan(
     A start runs the calls of the run that follows, `shape`, where it is known, and else what the backend claims; it
     forces no kernel that torch would not take. A deep check runs both, and everything else.
     """
-    few = backends.compiles_each_variant(backend.name)
+    few = depth == "start" and backends.compiles_each_variant(backend.name)
     mine = own.own_cases(shape, backend, device_type, few=few) if shape else own.NONE
-    every, timed = checked(backend, device_type, far=far), performance.timed_cases(device_type, backend.capabilities)
-    generic = every if depth == "deep" else [] if shape else started(backend, device_type, far=far)
+    every, short = checked(backend, device_type, far=far), _short(backend, few=few, far=far)
+    generic = every if depth == "deep" else [] if shape else _started(backend, short, device_type, few=few)
     runs = [*(Scheduled(backend, case) for case in mine.cases), *generic]
-    if depth == "start":
-        timed = (*mine.timed, *timed[: 0 if mine.timed else 1]) if few else (*mine.timed, *timed)
+    plainest = (mine.cases or short)[:ALWAYS]
+    if backend.name not in NAMES:  # a kernel by its own name: whoever prefers it wants all of them tried
+        plainest = [run.case for run in runs]
+    timed = _timed(backend, mine, device_type, few=few)
     compared = timed if device_type == "cuda" else (cases.LONG_CPU_128 if few else cases.COMPARED_CPU,)
     kept = {run.case.id for run in runs}
-    first = runs if backend.name not in NAMES else runs[:ALWAYS]
     return Plan(
-        always=[*first, *(Scheduled(backend, case) for case in timed)],
+        always=[Scheduled(backend, case) for case in (*plainest, *timed)],
         checked=runs,
         compiles=device_type != "cpu" or backends.cache_variable(backend.name) is not None,
         timed=timed,
@@ -91,38 +92,43 @@ def plan(
     )
 
 
-def started(backend: Backend, device_type: str, *, far: bool) -> list[Scheduled]:
-    """What a start runs of a backend where nothing is known of the run: the backend as it is called, no forced kernel.
-
-    All of its cases where they cost milliseconds; where each variant is compiled for seconds, few that find the same.
+def _short(backend: Backend, *, few: bool, far: bool) -> tuple[cases.Case, ...]:
+    """The backend's cases where nothing is known of the run: all of them where they cost milliseconds; where each
+    variant is compiled for seconds, few that find the same.
     """
     claims = backend.capabilities
-    if claims is None or not backends.compiles_each_variant(backend.name):
-        short, long = cases.startup_cases(claims, far=far), long_cases(backend, device_type)
-    else:
-        short, long = compact.compact_cases(claims, far=far), long_cases(backend, device_type)[:1]
+    return compact.compact_cases(claims, far=far) if few and claims else cases.startup_cases(claims, far=far)
+
+
+def _started(backend: Backend, short: Sequence[cases.Case], device_type: str, *, few: bool) -> list[Scheduled]:
+    """What a start runs where nothing is known of the run: the backend as it is called, and no forced kernel."""
+    long = long_cases(backend, device_type, few=few)
     return _ordered([Scheduled(backend, case) for case in (*short[:ALWAYS], *long, *short[ALWAYS:])])
+
+
+def _timed(backend: Backend, mine: own.Own, device_type: str, *, few: bool) -> tuple[cases.Case, ...]:
+    """The run's own calls, and those that have floors; where each is compiled for seconds, one or the other."""
+    generic = performance.timed_cases(device_type, backend.capabilities)
+    return (mine.timed or generic[:1]) if few else (*mine.timed, *generic)
 
 
 def checked(backend: Backend, device_type: str = "cpu", *, far: bool) -> list[Scheduled]:
     """Every case that the backend claims, long ones among them, and beside it the same of its kernels, the first few."""
-    short = cases.startup_cases(backend.capabilities, far=far)
-    long = long_cases(backend, device_type)
+    short, long = cases.startup_cases(backend.capabilities, far=far), long_cases(backend, device_type)
     if device_type == "cuda":
         long += tuple(cases.claimed(cases.LONG, backend.capabilities or cases.LEAST))
     runs = [Scheduled(backend, case) for case in (*short[:ALWAYS], *long, *short[ALWAYS:])]
     for name, kernel in backend.kernels.items():
-        few = cases.startup_cases(kernel.capabilities)[:CASES_PER_KERNEL]
-        runs += [Scheduled(kernel, replace(case, id=f"{name}:{case.id}")) for case in few]
+        first = cases.startup_cases(kernel.capabilities)[:CASES_PER_KERNEL]
+        runs += [Scheduled(kernel, replace(case, id=f"{name}:{case.id}")) for case in first]
     return _ordered(runs)
 
 
-def long_cases(backend: Backend, device_type: str) -> tuple[cases.Case, ...]:
+def long_cases(backend: Backend, device_type: str, *, few: bool = False) -> tuple[cases.Case, ...]:
     """On a GPU what is timed, since it is compiled and long; on a CPU one that it can afford."""
+    long = (cases.LONG_CPU_128 if few else cases.LONG_CPU,)
     if device_type == "cuda":
-        long = performance.timed_cases(device_type, backend.capabilities)
-    else:
-        long = (cases.LONG_CPU_128 if backends.compiles_each_variant(backend.name) else cases.LONG_CPU,)
+        long = performance.timed_cases(device_type, backend.capabilities)[: 1 if few else None]
     return tuple(cases.claimed(long, backend.capabilities or cases.LEAST))
 
 
@@ -133,10 +139,10 @@ def _ordered(runs: Sequence[Scheduled]) -> list[Scheduled]:
 
 
 def always(backend: Backend, device_type: str, *, far: bool = False) -> list[Scheduled]:
-    """What is compiled however long it takes: the plainest cases, and what is timed.
+    """What a deep check compiles however long it takes: the plainest cases, and what is timed.
 
-    Of a kernel that is asked for by its own name, every case: whoever prefers it to torch's choice wants all of them
-    tried, and cuDNN's was wrong in one input family and in the far case alone.
+    Of a kernel that is asked for by its own name, every case: cuDNN's was wrong in one input family and in the far case
+    alone.
     """
     return [*plan(backend, device_type, far=far).always]
 
