@@ -1,17 +1,19 @@
 """A backend beside torch's own kernels on the same call, on the spot: what is slow without a floor of this device.
 
 They take turns, so that what else the machine does meets them all, and the least of each one's times counts: it is the
-one that was disturbed least.
+one that was disturbed least. Nothing here judges.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.events import ComparisonEvent, Direction
-from entrypoint.probe import backends, calls, device, reference
+from entrypoint.probe import backends, calls, device, reference, timing
 from entrypoint.probe.backends import Arguments, Attention, Backend
 from entrypoint.probe.cases import Case, make_inputs
 from entrypoint.probe.timing import Clock
@@ -45,8 +47,32 @@ def is_comparable(case: Case) -> bool:
     return (case.window, case.cu_seqlens, case.shifted_group, case.softcap) == (None, None, None, 0.0)
 
 
-def compare(backend: Backend, case: Case, where: torch.device, clock: Clock) -> Iterator[ComparisonEvent]:
-    """Forward, and on a GPU backward where the backend has one. A rival that cannot do the call is no rival."""
+def compare(
+    backend: Backend, case: Case, where: torch.device, clock: Clock | None = None
+) -> Iterator[ComparisonEvent]:
+    """Forward, and on a GPU backward where the backend has one. A rival that cannot do the call is no rival.
+
+    On a CPU in seconds of the processor on one thread, which neighbours do not change: threads that wait for each other
+    on a busy machine made a healthy kernel look three times slower.
+    """
+    clock = clock or (timing.clock_for(where) if where.type == "cuda" else timing.WallClock(time.process_time))
+    with one_thread() if where.type == "cpu" else contextlib.nullcontext():
+        yield from _compare(backend, case, where, clock)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    import torch
+
+    kept = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(kept)
+
+
+def _compare(backend: Backend, case: Case, where: torch.device, clock: Clock) -> Iterator[ComparisonEvent]:
     trains = backend.no_gradient is None and where.type == "cuda"  # a CPU's backward is judged by nothing
     rivals = {name: rival for name, rival in _rivals(backend, case, where, trains=trains).items() if _runs(rival, where)}
     if backend.name not in rivals or len(rivals) == 1:
