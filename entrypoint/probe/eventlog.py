@@ -53,9 +53,7 @@ class EventLog:
     def done(self, left_out: Sequence[str], deeper: Sequence[str] = ()) -> None:
         """Write the last line; `left_out` are the ids of cases that were not run, `deeper` of those never meant to."""
         written = dict(self._written)
-        self.emit(
-            DoneEvent(seconds=self.seconds, left_out=tuple(left_out), written=written, deeper=tuple(deeper))
-        )
+        self.emit(DoneEvent(seconds=self.seconds, left_out=tuple(left_out), written=written, deeper=tuple(deeper)))
 
     @contextmanager
     def phase(self, name: Phase, detail: str = "") -> Iterator[Watch]:

@@ -47,9 +47,7 @@ def is_comparable(case: Case) -> bool:
     return (case.window, case.cu_seqlens, case.shifted_group, case.softcap) == (None, None, None, 0.0)
 
 
-def compare(
-    backend: Backend, case: Case, where: torch.device, clock: Clock | None = None
-) -> Iterator[ComparisonEvent]:
+def compare(backend: Backend, case: Case, where: torch.device, clock: Clock | None = None) -> Iterator[ComparisonEvent]:
     """Forward, and on a GPU backward where the backend has one. A rival that cannot do the call is no rival.
 
     On a CPU in seconds of the processor on one thread, which neighbours do not change: threads that wait for each other
@@ -74,7 +72,9 @@ def one_thread() -> Iterator[None]:
 
 def _compare(backend: Backend, case: Case, where: torch.device, clock: Clock) -> Iterator[ComparisonEvent]:
     trains = backend.no_gradient is None and where.type == "cuda"  # a CPU's backward is judged by nothing
-    rivals = {name: rival for name, rival in _rivals(backend, case, where, trains=trains).items() if _runs(rival, where)}
+    rivals = {
+        name: rival for name, rival in _rivals(backend, case, where, trains=trains).items() if _runs(rival, where)
+    }
     if backend.name not in rivals or len(rivals) == 1:
         return
     directions: tuple[Direction, ...] = ("forward", "backward") if trains else ("forward",)

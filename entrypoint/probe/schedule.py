@@ -62,9 +62,7 @@ class Plan:
         return {run.key for run in self.always}
 
 
-def plan(
-    backend: Backend, device_type: str, *, far: bool, depth: Depth = "deep", shape: Shape | None = None
-) -> Plan:
+def plan(backend: Backend, device_type: str, *, far: bool, depth: Depth = "deep", shape: Shape | None = None) -> Plan:
     """The plan for a backend on this type of device; `far`: with the case that takes gigabytes.
 
     A start runs the calls of the run that follows, `shape`, where it is known, and else what the backend claims; it
@@ -150,7 +148,9 @@ def always(backend: Backend, device_type: str, *, far: bool = False) -> list[Sch
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What says how much is planned: `--depth` and `--shape`, the latter for `shape_from`."""
     parser.add_argument("--depth", default="deep", choices=get_args(Depth), help="how much is run (default: deep)")
-    parser.add_argument("--shape", default="", metavar="JSON", help="calls of the run that follows (preflight/shape.py)")
+    parser.add_argument(
+        "--shape", default="", metavar="JSON", help="calls of the run that follows (preflight/shape.py)"
+    )
 
 
 def shape_from(text: str) -> Shape | None:

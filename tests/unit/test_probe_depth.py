@@ -15,9 +15,7 @@ from tests.unit.wrong_kernels import EVERYTHING
 
 HOPPER = (9, 0)
 SHIFTED = replace(EVERYTHING, features=frozenset(("shifted", "gqa", "logsumexp")))
-LLAMA = Shape(
-    heads=32, kv_heads=8, head_dim=128, value_dim=128, scale=128**-0.5, rows=4, length=8192, dtype="bfloat16"
-)
+LLAMA = Shape(heads=32, kv_heads=8, head_dim=128, value_dim=128, scale=128**-0.5, rows=4, length=8192, dtype="bfloat16")
 GEMMA = replace(LLAMA, heads=8, kv_heads=4, head_dim=256, value_dim=256, scale=0.0625, softcap=50.0)
 
 
@@ -46,9 +44,7 @@ def ids(plan: schedule.Plan) -> list[str]:
     return [run.case.id for run in plan.checked]
 
 
-@pytest.mark.parametrize(
-    ("name", "start", "known", "deep"), [("flex", 6, 1, 18), ("s2", 2, 1, 4), ("sage", 6, 1, 13)]
-)
+@pytest.mark.parametrize(("name", "start", "known", "deep"), [("flex", 6, 1, 18), ("s2", 2, 1, 4), ("sage", 6, 1, 13)])
 def test_a_start_compiles_few_variants_and_for_a_known_run_one(name: str, start: int, known: int, deep: int) -> None:
     """Each takes seconds on a fresh machine; helpers compile them side by side, but one is never beside itself."""
     counts = [
@@ -204,7 +200,11 @@ def test_other_inputs_use_the_same_variant_where_each_is_compiled() -> None:
     """And a short call where none is; a massive channel only at the scale that it is made for."""
     few, many = own_of(LLAMA, "flex", few=True), own_of(LLAMA)
     assert len({case.variant for case in few.cases}) == 1
-    assert {case.inputs for case in few.cases} == {case.inputs for case in many.cases} == {"normal", "x3", "massive", "low"}
+    assert (
+        {case.inputs for case in few.cases}
+        == {case.inputs for case in many.cases}
+        == {"normal", "x3", "massive", "low"}
+    )
     assert {case.seqlen for case in many.cases} == {8192, 333}
     assert any(case.layout == "packed" for case in many.cases)
     assert {case.inputs for case in own_of(GEMMA, "flex").cases} == {"normal", "x3"}
