@@ -44,6 +44,7 @@ def key_of(  # noqa: PLR0913 - all that a verdict depends on
     devices: Devices,
     settings: Settings,
     environ: dict[str, str],
+    *,
     shape: dict[str, Any] | None = None,
 ) -> Key | None:
     """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused.

@@ -37,8 +37,8 @@ usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
-report goes to stdout as JSON, with --deep all is checked. The Axolotl configuration in COMMAND, or FILE, is judged first: what attention
-it will really run, and whether that is what it asks for.
+report goes to stdout as JSON, and with --deep everything is checked. The Axolotl configuration in COMMAND,
+or FILE, is judged first: what attention it will really run, and whether that is what it asks for.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
@@ -160,7 +160,7 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
             libcuda.require(start.library, start.environ)
         key = None
         if settings.cache is not None:
-            key = cache.key_of(start.spec, HOME, devices, settings, start.environ, _shape(start))
+            key = cache.key_of(start.spec, HOME, devices, settings, start.environ, shape=_shape(start))
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
         return _on_these_gpus(start, _remembered(start, settings, key) or _measured(start, settings, devices, key))
@@ -253,7 +253,7 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
         raise
     if added := len(kernels_cache.compiled(start.environ) - before):
         start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
-    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started, settings.depth)
+    report = build(start.spec, settings.backend, judged, [], time.monotonic() - start.started, depth=settings.depth)
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, start.notes.append)
     return {**report, "notes": [*report["notes"], *start.notes]}

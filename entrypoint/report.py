@@ -25,6 +25,7 @@ def build(  # noqa: PLR0913 - the parts of a report
     judged: Sequence[Judged],
     extra: Sequence[Finding],
     total: float,
+    *,
     depth: Depth = "start",
 ) -> Report:
     """The report of a run. `extra` holds findings of no device (such as a missing GPU); `total` is in seconds."""

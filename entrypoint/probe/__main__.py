@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from entrypoint.events import CaseErrorEvent, Depth, FirstCallEvent, KernelsEvent, Subject, UnusableEvent
+from entrypoint.events import CaseErrorEvent, FirstCallEvent, KernelsEvent, Subject, UnusableEvent
 from entrypoint.probe import (
     accuracy,
     ahead,
@@ -31,8 +31,6 @@ from entrypoint.probe.limit import Limit
 
 if TYPE_CHECKING:
     import torch
-
-    from entrypoint.preflight.shape import Shape
 
 
 # A variant that a JIT backend has no cached kernel for costs seconds: those that would begin after this are left out,
@@ -58,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Inductor's own pool would compile the two directions of one variant at a time; helpers compile many.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
-        depth, shape = options.depth, schedule.shape_from(options.shape)
-        with ahead.start(options.backend, options.device, options.jobs, os.environ, depth, shape) as helpers:
-            probe(options.backend, options.device, log, helpers, limit, depth, shape)
+        asked = schedule.asked(options)
+        with ahead.start(options.backend, options.device, options.jobs, os.environ, asked) as helpers:
+            probe(options.backend, options.device, log, helpers=helpers, limit=limit, asked=asked)
     except Unusable as refusal:
         log.emit(UnusableEvent(subject=refusal.subject, reason=str(refusal)))
     return 0
@@ -70,10 +68,10 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
     name: str,
     device_name: str,
     log: EventLog,
+    *,
     helpers: ahead.Helpers = ahead.NONE,
     limit: Limit = UNLIMITED,
-    depth: Depth = "deep",
-    shape: Shape | None = None,
+    asked: schedule.Asked = schedule.EVERYTHING,
 ) -> None:
     """Measure one backend on one device. Raises Unusable, or the device's own error when no later call can succeed."""
     with log.phase("import", "torch"), unusable_if_it_raises("torch"):
@@ -86,14 +84,14 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with sensors.watched(machine.device.uuid, log) as watched:
-        plan = schedule.plan(backend, where.type, far=memory.room_for_far(where), depth=depth, shape=shape)
+        plan = schedule.plan(backend, where.type, asked, far=memory.room_for_far(where))
         compiled = compile_variants(plan, helpers, where, log, limit)
         left_out = check_cases(plan, compiled, where, log, limit)
-        for asked in plan.kernels:
-            case = plan.checked[0].case if asked is backend else cases.startup_cases(asked.capabilities)[0]
-            observe_kernels(asked, case, where, log)
+        for kernel in plan.kernels:
+            case = plan.checked[0].case if kernel is backend else cases.startup_cases(kernel.capabilities)[0]
+            observe_kernels(kernel, case, where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
-        performance.measure_speed(backend, plan.timed, plan.compared, where, log, watched, survive)
+        performance.measure_speed(backend, where, log, watched, survive, timed=plan.timed, compared=plan.compared)
     log.done(left_out, plan.left_out)
 
 

@@ -20,7 +20,7 @@ from entrypoint.events import Depth
 from entrypoint.probe import backends
 
 if TYPE_CHECKING:
-    from entrypoint.preflight.shape import Shape
+    from entrypoint.probe.schedule import Asked
 
 # About as many as FlexAttention has variants at each depth; each takes half a gigabyte of the GPU meanwhile, and
 # imports torch beside the others.
@@ -61,22 +61,17 @@ class Helpers:
 NONE: Final = Helpers(())
 
 
-def start(
-    backend: str,
-    device: str,
-    jobs: int,
-    environ: Mapping[str, str],
-    depth: Depth = "deep",
-    shape: Shape | None = None,
-) -> Helpers:
+def start(backend: str, device: str, jobs: int, environ: Mapping[str, str], asked: Asked | None = None) -> Helpers:
     """Helpers for a backend whose cache is empty, one fewer than `jobs` processes; else none.
 
-    The calls of a run of which the `shape` is known are one variant, or two.
+    The calls of a run that is known are one variant, or two where only some layers have a window.
     """
-    most = MOST[depth] if shape is None or depth == "deep" else int(shape.mixed)
+    most = MOST[asked.depth if asked else "deep"]
+    if asked and asked.shape and asked.depth == "start":
+        most = int(asked.shape.mixed)
     count = max(0, min(most, jobs - 1)) if is_cold(backend, environ) else 0
     command = [sys.executable, "-P", "-m", "entrypoint.probe.ahead", "--backend", backend, "--device", device]
-    command += [f"--depth={depth}", *([f"--shape={shape.to_json()}"] if shape else [])]
+    command += asked.flags if asked else []
     # In the process group of this process, so that whoever ends that ends them too.
     return Helpers(
         [
@@ -102,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     index, count = map(int, options.share.split("/"))
     where = device.open_device(options.device)
     backend = backends.load(options.backend, where)
-    far, shape = memory.room_for_far(where), schedule.shape_from(options.shape)
-    plan = schedule.plan(backend, where.type, far=far, depth=options.depth, shape=shape)
+    plan = schedule.plan(backend, where.type, schedule.asked(options), far=memory.room_for_far(where))
     for run in [*plan.variants][1:][index::count]:
         # Whatever it raises, the check will meet it too, and report it.
         with contextlib.suppress(Exception):

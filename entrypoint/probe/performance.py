@@ -55,12 +55,13 @@ Survive = Callable[[str], AbstractContextManager[None]]
 
 def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
     backend: Backend,
-    timed: Sequence[Case],
-    compared: Sequence[Case],
     where: torch.device,
     log: EventLog,
     sensors: Sensors | NoSensors,
     survive: Survive,
+    *,
+    timed: Sequence[Case],
+    compared: Sequence[Case],
 ) -> None:
     """Emit on a GPU `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case.
 

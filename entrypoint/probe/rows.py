@@ -50,7 +50,10 @@ class Sample:
     shapes: dict[str, tuple[int, ...]]
 
     def of(self, name: str, tensor: Tensor) -> Tensor:
-        """The rows of a whole tensor: out, dq [G, R, heads, D], dk, dv [G, R, D], lse [G, heads, R]. Raises ValueError."""
+        """The rows of a whole tensor: out and dq [G, R, heads, D], dk and dv [G, R, D], lse [G, heads, R].
+
+        Raises ValueError for a tensor of another shape.
+        """
         import torch
 
         if tuple(tensor.shape) != self.shapes[name]:

@@ -33,6 +33,22 @@ class Scheduled:
         return (self.backend.name, self.case.variant)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How deep a check looks, and the attention calls of the run that follows, where they are known."""
+
+    depth: Depth = "deep"
+    shape: Shape | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        """The same for another process, which `add_options` reads."""
+        return [f"--depth={self.depth}", *([f"--shape={self.shape.to_json()}"] if self.shape else [])]
+
+
+EVERYTHING = Asked()
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that a check runs: `always` however long it takes, `checked` as far as there is time; then what is `timed`.
@@ -62,12 +78,13 @@ class Plan:
         return {run.key for run in self.always}
 
 
-def plan(backend: Backend, device_type: str, *, far: bool, depth: Depth = "deep", shape: Shape | None = None) -> Plan:
+def plan(backend: Backend, device_type: str, asked: Asked = EVERYTHING, *, far: bool) -> Plan:
     """The plan for a backend on this type of device; `far`: with the case that takes gigabytes.
 
-    A start runs the calls of the run that follows, `shape`, where it is known, and else what the backend claims; it
+    A start runs the calls of the run that follows where they are known, and else what the backend claims; it
     forces no kernel that torch would not take. A deep check runs both, and everything else.
     """
+    depth, shape = asked.depth, asked.shape
     few = depth == "start" and backends.compiles_each_variant(backend.name)
     mine = own.own_cases(shape, backend, device_type, few=few) if shape else own.NONE
     every, short = checked(backend, device_type, far=far), _short(backend, few=few, far=far)
@@ -75,7 +92,7 @@ def plan(backend: Backend, device_type: str, *, far: bool, depth: Depth = "deep"
     runs = [*(Scheduled(backend, case) for case in mine.cases), *generic]
     plainest = (mine.cases or short)[:ALWAYS]
     if backend.name not in NAMES:  # a kernel by its own name: whoever prefers it wants all of them tried
-        plainest = [run.case for run in runs]
+        plainest = tuple(run.case for run in runs)
     timed = _timed(backend, mine, device_type, few=few)
     compared = timed if device_type == "cuda" else (cases.LONG_CPU_128 if few else cases.COMPARED_CPU,)
     kept = {run.case.id for run in runs}
@@ -111,7 +128,7 @@ def _timed(backend: Backend, mine: own.Own, device_type: str, *, few: bool) -> t
 
 
 def checked(backend: Backend, device_type: str = "cpu", *, far: bool) -> list[Scheduled]:
-    """Every case that the backend claims, long ones among them, and beside it the same of its kernels, the first few."""
+    """Every case that the backend claims, long ones among them, and beside it the first few of its forced kernels."""
     short, long = cases.startup_cases(backend.capabilities, far=far), long_cases(backend, device_type)
     if device_type == "cuda":
         long += tuple(cases.claimed(cases.LONG, backend.capabilities or cases.LEAST))
@@ -124,7 +141,7 @@ def checked(backend: Backend, device_type: str = "cpu", *, far: bool) -> list[Sc
 
 def long_cases(backend: Backend, device_type: str, *, few: bool = False) -> tuple[cases.Case, ...]:
     """On a GPU what is timed, since it is compiled and long; on a CPU one that it can afford."""
-    long = (cases.LONG_CPU_128 if few else cases.LONG_CPU,)
+    long: tuple[cases.Case, ...] = (cases.LONG_CPU_128 if few else cases.LONG_CPU,)
     if device_type == "cuda":
         long = performance.timed_cases(device_type, backend.capabilities)[: 1 if few else None]
     return tuple(cases.claimed(long, backend.capabilities or cases.LEAST))
@@ -146,20 +163,20 @@ def always(backend: Backend, device_type: str, *, far: bool = False) -> list[Sch
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What says how much is planned: `--depth` and `--shape`, the latter for `shape_from`."""
+    """Those that `asked` reads."""
     parser.add_argument("--depth", default="deep", choices=get_args(Depth), help="how much is run (default: deep)")
     parser.add_argument(
         "--shape", default="", metavar="JSON", help="calls of the run that follows (preflight/shape.py)"
     )
 
 
-def shape_from(text: str) -> Shape | None:
-    """None for the empty text. Raises what json and Shape raise."""
-    if not text:
-        return None
+def asked(options: argparse.Namespace) -> Asked:
+    """Raises what json and Shape raise."""
+    if not options.shape:
+        return Asked(depth=options.depth)
     from entrypoint.preflight.shape import from_json
 
-    return from_json(text)
+    return Asked(depth=options.depth, shape=from_json(options.shape))
 
 
 def variants(runs: Iterable[Scheduled]) -> Iterator[Scheduled]:

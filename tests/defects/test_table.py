@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from entrypoint.probe import cases  # noqa: E402 - after the skip
 from tests.defects import forward, table  # noqa: E402
-from tests.unit.wrong_kernels import EVERYTHING, backend, kernel  # noqa: E402
+from tests.unit.wrong_kernels import backend, kernel  # noqa: E402
 
 COLUMNS = table.columns()
 CASES = {case.id: case for column in COLUMNS.values() for case in column}

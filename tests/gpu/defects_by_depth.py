@@ -109,7 +109,7 @@ def finding(kernel: backends.Backend, case: cases.Case, where: torch.device) -> 
 
 
 def seconds(name: str, device_name: str) -> dict[str, Any]:
-    """By depth what the real check of a backend takes by phase, each in a process and with a compiler's cache of its own.
+    """By depth what the real check of a backend takes by phase, each in a process with a compiler's cache of its own.
 
     FlashAttention 4 keeps the kernels that came with the image.
     """

@@ -68,8 +68,12 @@ def test_a_good_run_starts_and_is_told(launcher: ProcessLauncher) -> None:
 
 
 LLAMA = {
-    **{"model_type": "llama", "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64},
-    **{"hidden_size": 512, "num_hidden_layers": 2},
+    "model_type": "llama",
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "hidden_size": 512,
+    "num_hidden_layers": 2,
 }
 
 

@@ -1,7 +1,8 @@
-"""What a start runs and what it leaves to a deep check: by backend, by what is known of the run, and what it compiles."""
+"""What a start runs and what it leaves to a deep check: by backend, and by what is known of the run."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,7 @@ BACKENDS = {
 
 
 def planned(backend: Backend, depth: Any = "start", shape: Shape | None = None) -> schedule.Plan:
-    return schedule.plan(backend, "cuda", far=True, depth=depth, shape=shape)
+    return schedule.plan(backend, "cuda", schedule.Asked(depth=depth, shape=shape), far=True)
 
 
 def ids(plan: schedule.Plan) -> list[str]:
@@ -172,7 +173,7 @@ def test_packed_documents_are_long_ones_too() -> None:
     case = first(replace(LLAMA, packed=True))
     ends = case.cu_seqlens or ()
     assert case.batch == 1
-    assert max(end - start for start, end in zip(ends, ends[1:], strict=False)) > 8000
+    assert max(end - start for start, end in itertools.pairwise(ends)) > 8000
     assert own.documents(20) == (0, 1, 20, 20, 20, 20)
 
 
@@ -220,6 +221,6 @@ def test_s2_is_shifted_at_the_runs_length() -> None:
 def test_ids_are_unique() -> None:
     """A case is named by its id in the report."""
     for shape in (LLAMA, GEMMA, replace(GEMMA, window=1024, mixed=True, packed=True)):
-        for name in BACKENDS:
-            names = ids(planned(BACKENDS[name], "deep", shape))
+        for backend in BACKENDS.values():
+            names = ids(planned(backend, "deep", shape))
             assert len(set(names)) == len(names)

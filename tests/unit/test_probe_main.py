@@ -350,7 +350,7 @@ def test_what_a_helper_compiled_is_checked_however_late(quick: None, monkeypatch
     monkeypatch.setattr(backends, "load", lambda name, where: backend)
     stream = io.StringIO()
     with Helped([subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)]) as helpers:
-        child.probe("sdpa", "cpu", EventLog(stream), helpers)
+        child.probe("sdpa", "cpu", EventLog(stream), helpers=helpers)
     lines = events(stream.getvalue())
     assert waited_after[0] == ["causal-d64"]
     assert lines[-1]["left_out"] == ["two"]

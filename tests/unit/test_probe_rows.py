@@ -53,9 +53,11 @@ def test_plain_torch_of_rows_is_as_far_off_as_plain_torch(case: cases.Case) -> N
     """A budget of rows is then neither slack nor tight beside that of a square."""
     solution = solved(case)
     plain = reference.plain_torch(solution.arguments, solution.dout)
+    sample = solution.sample
+    assert sample is not None
     for name in accuracy.TENSORS:
-        exact = solution.exact.tensor(name)
-        whole = (solution.sample.of(name, plain.tensor(name)) - exact).norm() / exact.norm()
+        exact: Any = solution.exact.tensor(name)
+        whole = (sample.of(name, plain.tensor(name)) - exact).norm() / exact.norm()
         ours = (solution.plain.tensor(name) - exact).norm() / exact.norm()
         assert 0.5 * whole < ours < 1.6 * whole, name
 

@@ -271,7 +271,7 @@ def comparison(own: float, other: str, seconds: float, direction: str = "forward
         ("flex", None, "plain", 1.1, False),
     ],
 )
-def test_a_kernel_is_slow_beside_torchs_without_any_floor(  # noqa: PLR0913 - a row of the table
+def test_a_kernel_is_slow_beside_torchs_without_any_floor(
     name: str, capability: str | None, other: str, ratio: float, *, slow: bool
 ) -> None:
     """`ratio`: how many times as fast as that kernel of torch's it was."""
@@ -289,8 +289,8 @@ def test_slow_beside_torch_says_how_slow_and_degrades_or_fails() -> None:
     assert said(late) == ("DEGRADED", Code.PASS)
     assert said(late, Settings(backend="fa4", slow="fail")) == ("FAIL", Code.SLOW)
     assert judge(SPEC, SETTINGS, late)[0].what == (
-        "fa4 is slow on NVIDIA H200: backward in s8192 takes 4 ms, 0.25 times as fast as attention written out in plain "
-        "torch beside it, and should be at least 1 times."
+        "fa4 is slow on NVIDIA H200: backward in s8192 takes 4 ms, 0.25 times as fast as attention written out in "
+        "plain torch beside it, and should be at least 1 times."
     )
 
 
