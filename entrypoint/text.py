@@ -38,7 +38,7 @@ def to_text(report: Report) -> str:
     lines += _choice(report.get("choice"))
     if report["cases"] or report["performance"]:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
-        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
+        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_depth(report), *_seconds(report)]
     lines += _rehearsal(report.get("rehearsal"))  # absent from reports of earlier versions
     lines += [_line("note", note) for note in report["notes"]]
     return "\n".join(lines) + "\n"
@@ -305,6 +305,15 @@ def _range(numbers: Iterable[float], form: str | None = None) -> str:
     ordered = sorted(numbers)
     low, high = (format(x, form or (".3g" if x < 100 else ",.0f")) for x in (ordered[0], ordered[-1]))
     return low if low == high else f"{low}-{high}"
+
+
+def _depth(report: Report) -> list[str]:
+    """What a start leaves to a deep check, by the first few names. Reports of earlier versions have none."""
+    left_out = report.get("left_out")
+    if not left_out or report.get("depth") != "start":
+        return []
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return [_line("depth", f"start; only check --deep has {', '.join(left_out[:3])}{more}")]
 
 
 def _seconds(report: Report) -> list[str]:
