@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,21 +34,23 @@ TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
-       docker run {options}axolotl-attn:ID check [--json] [--config FILE] [--html FILE]
+       docker run {options}axolotl-attn:ID check [--json] [--deep] [--config FILE] [--html FILE]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
-report goes to stdout as JSON. The Axolotl configuration in COMMAND, or FILE, is judged first: what attention
-it will really run, and whether that is what it asks for.
+report goes to stdout as JSON, and with --deep everything is checked. The Axolotl configuration in COMMAND,
+or FILE, is judged first: what attention it will really run, and whether that is what it asks for.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
   ATTN_SLOW     warn (default), fail: a slow GPU or kernel stops the start
   ATTN_REPORT   where the JSON report goes; default /tmp/attn/report.json
   ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
-  ATTN_TIMEOUT  seconds the whole check may take; default 120
+  ATTN_TIMEOUT  seconds that check and rehearsal may take; default 120
   ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
+  ATTN_DEPTH    start (default): what decides whether this run can start; deep: everything
   ATTN_CONFIG   the Axolotl configuration, where COMMAND does not name it
+  ATTN_REHEARSE on (default): a training command is rehearsed on a model of few layers, off
 
 check also writes, each to its FILE:
   --html FILE        the report as a page, for a person
@@ -75,6 +78,7 @@ class Start:
     library: libcuda.Library | None = None
     command: tuple[str, ...] = ()
     as_json: bool = False
+    deep: bool = False
     config: str | None = None  # the configuration that `check` names
     files: dict[str, str] = field(default_factory=dict)  # where `check` writes each form of the report
     nvsentinel: bool = False  # whether `check` ends with NVSentinel's exit codes
@@ -115,6 +119,7 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
             raise ConfigError(
                 "ATTN_CHECK=off forbids the check, and no command was given.", "Unset it, or give a command."
             )
+        settings = replace(settings, depth="deep") if start.deep else settings
     except ConfigError as error:
         # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
         return _stop(start, error)
@@ -149,10 +154,12 @@ def _parse(argv: Sequence[str], start: Start) -> None:
         name, equals, value = word.partition("=")
         if word == "--json":
             start.as_json = True
+        elif word == "--deep":
+            start.deep = True
         elif name in values:
             _take(name, value if equals else next(words, ""), start)
         else:
-            known = did_you_mean(name, ["--json", *values, "--help"])
+            known = did_you_mean(name, ["--json", "--deep", *values, "--help"])
             raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
 
 
@@ -188,15 +195,16 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
-        run = start.auto.key if start.auto else None
-        keeps = settings.cache is not None
-        key = cache.key_of(start.spec, HOME, devices, settings, start.environ, run) if keeps else None
+        key = None
+        if settings.cache is not None:
+            key = cache.key_of(start.spec, HOME, devices, settings, start.environ, run=_run(start))
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
         report = _remembered(start, settings, key)
         if start.auto:
             settings = _chosen(start, start.auto, settings, devices, report)
-        return _on_these_gpus(start, report or _measured(start, settings, devices, key))
+        report = _on_these_gpus(start, report or _measured(start, settings, devices, key))
+        return _rehearsed(start, settings, key, report)
     except NoBackendError as error:
         return _refused(start, AUTO, Code(error.code), error.what, error.advice)
     except ConfigError as error:
@@ -272,11 +280,27 @@ def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
     return {**report, **{key: refused[key] for key in ("verdict", "code", "reasons", "headline")}}
 
 
+def _shape(start: Start) -> dict[str, Any] | None:
+    """The attention calls of the run that follows, where its configuration and config.json tell them."""
+    if start.flight is None:
+        return None
+    from entrypoint.preflight.shape import shape_of
+
+    shape = shape_of(start.flight.facts)
+    return asdict(shape) if shape else None
+
+
+def _run(start: Start) -> dict[str, Any] | None:
+    """What is known of the run that follows and decides what is checked."""
+    known = {**(start.auto.key if start.auto else {}), "shape": _shape(start)}
+    return {name: value for name, value in known.items() if value}
+
+
 def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
     """The verdict reached before for the very same thing, or None."""
     if key is None or settings.cache is None:
         return None
-    report = cache.load(settings.cache, key, start.notes.append)
+    report = cache.load_deepest(settings.cache, key, start.notes.append)
     return None if report is None else {**report, "cached": True, "notes": [*report["notes"], *start.notes]}
 
 
@@ -287,7 +311,9 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
     left = max(1.0, start.started + settings.timeout - time.monotonic()) if start.auto else settings.timeout
-    check = Check(start.spec, replace(settings, timeout=left), HOME, start.environ)
+    shape = _shape(start)
+    call = json.dumps(shape) if shape else ""
+    check = Check(start.spec, replace(settings, timeout=left), HOME, start.environ, call)
     before = kernels_cache.compiled(start.environ)
     try:
         judged = check.run(devices)
@@ -297,11 +323,30 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
     if added := len(kernels_cache.compiled(start.environ) - before):
         start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
     requested = AUTO if start.auto else settings.backend
-    report = build(start.spec, requested, judged, [], time.monotonic() - start.started)
+    report = build(start.spec, requested, judged, [], time.monotonic() - start.started, depth=settings.depth)
     report["choice"] = start.choice
     if key is not None and settings.cache is not None:
         cache.save(settings.cache, key, report, start.notes.append)
     return {**report, "notes": [*report["notes"], *start.notes]}
+
+
+def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: dict[str, Any]) -> dict[str, Any]:
+    """The report with the rehearsal of the run that may now start; untouched where none may, or nobody wants one."""
+    if start.flight is None or settings.rehearse == "off" or report["code"]["number"]:
+        return report
+    from entrypoint.rehearse import Wanted, rehearsed
+
+    wanted = Wanted(
+        flight=start.flight,
+        home=HOME,
+        environ=start.environ,
+        seconds=settings.timeout,
+        deadline=start.started + settings.timeout,
+        directory=settings.cache,
+        key=key,
+        note=report["notes"].append,
+    )
+    return rehearsed(wanted, report)
 
 
 def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def to_text(report: Report) -> str:
     lines += _choice(report.get("choice"))
     if report["cases"] or report["performance"]:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
-        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
+        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_depth(report), *_seconds(report)]
+    lines += _rehearsal(report.get("rehearsal"))  # absent from reports of earlier versions
     lines += [_line("note", note) for note in report["notes"]]
     return "\n".join(lines) + "\n"
 
@@ -93,6 +94,24 @@ def _run(run: Row | None) -> list[str]:
         instead = f" Write {found['instead']}." if found["instead"] else ""
         lines.append(_line(level, f"[{found['id']}] {line}{found['why']}{instead}"))
     return lines + [_line("note", note) for note in run["notes"]]
+
+
+def _rehearsal(part: Row | None) -> list[str]:
+    """What was rehearsed, with what less than the run has, and the number that came nearest to its limit."""
+    if not part:
+        return []
+    if not part["model"] or part["verdict"] == "NOT_CHECKED":
+        return [_line("rehearsal", part["reason"])]
+    losses, seconds = part["losses"]["runs"], part["seconds"].get("total", 0.0)
+    steps = f"{len(losses)} steps, loss {losses[0]:.4g} to {losses[-1]:.4g}; " if losses and None not in losses else ""
+    worst = part["differences"][:1]
+    nearest = f"nearest to its limit: {worst[0]['what']} {_of_budget(worst[0]['ratio'])}; " if worst else ""
+    lines = [_line("rehearsal", f"{part['model']['type']}: {steps}{nearest}{seconds:.1f} s")]
+    return lines + ([_line("", f"with {'; '.join(part['reduced'])}")] if part["reduced"] else [])
+
+
+def _of_budget(ratio: float | None) -> str:
+    return "not finite" if ratio is None else f"at {ratio:.2f} of its budget"
 
 
 def _choice(choice: Row | None) -> list[str]:
@@ -286,6 +305,15 @@ def _range(numbers: Iterable[float], form: str | None = None) -> str:
     ordered = sorted(numbers)
     low, high = (format(x, form or (".3g" if x < 100 else ",.0f")) for x in (ordered[0], ordered[-1]))
     return low if low == high else f"{low}-{high}"
+
+
+def _depth(report: Report) -> list[str]:
+    """What a start leaves to a deep check, by the first few names. Reports of earlier versions have none."""
+    left_out = report.get("left_out")
+    if not left_out or report.get("depth") != "start":
+        return []
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return [_line("depth", f"start; only check --deep has {', '.join(left_out[:3])}{more}")]
 
 
 def _seconds(report: Report) -> list[str]:

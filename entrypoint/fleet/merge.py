@@ -76,7 +76,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Disagreement:
     """Something that differs between nodes: each value with the nodes that have it, the most common first."""
 
     what: str
@@ -103,7 +103,7 @@ class Fleet:
     repeated: frozenset[str]
     unread: tuple[Unread, ...]
     spreads: tuple[Spread, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[Disagreement, ...]
     same: Mapping[str, str]
     outliers: tuple[Outlier, ...]
     actions: tuple[Action, ...]
@@ -234,9 +234,9 @@ def _facts(report: NodeReport) -> Iterator[tuple[str, str]]:
         yield from ((f"{name} in {report.image}", version) for name, version in report.versions.items())
 
 
-def _difference_of(what: str, values: Mapping[str, Iterable[str]]) -> Difference:
+def _difference_of(what: str, values: Mapping[str, Iterable[str]]) -> Disagreement:
     known = {value: tuple(nodes) for value, nodes in values.items()}
-    return Difference(what=what, values=dict(sorted(known.items(), key=lambda item: (-len(item[1]), item[0]))))
+    return Disagreement(what=what, values=dict(sorted(known.items(), key=lambda item: (-len(item[1]), item[0]))))
 
 
 # ---- what to do ----
@@ -246,7 +246,7 @@ def _actions(
     reports: Sequence[NodeReport],
     unread: Sequence[Unread],
     outliers: Sequence[Outlier],
-    differences: Sequence[Difference],
+    differences: Sequence[Disagreement],
 ) -> Iterator[Action]:
     yield from _by_advice(report for report in reports if report.number)
     yield from _slow(outliers)
@@ -290,7 +290,7 @@ def _where(report: NodeReport, names: Sequence[str]) -> str:
     return f"{report.node} {names[0]}" if len(names) == 1 else f"{report.node} ({len(names)} of {len(report.devices)})"
 
 
-def _difference(difference: Difference) -> Action:
+def _difference(difference: Disagreement) -> Action:
     common, *others = difference.values.items()
     rest = ", ".join(f"{value} on {len(nodes)}" for value, nodes in others[:4])
     more = f" and {len(others) - 4} others" if len(others) > 4 else ""

@@ -45,6 +45,7 @@ class Launcher(ABC):
         self.probe.mkdir()
         shutil.copy(FAKE_PROBE, self.probe / "__main__.py")
         (self.probe / "__init__.py").touch()
+        self.rehearsal = Path(__file__).with_name("fake_rehearsal.py")
         self.spec: dict[str, Any] = json.loads(SPEC.read_text())
         self.times: dict[str, float | str] = {}  # what fake_race.py tells, by backend
         self.behave("healthy")
@@ -97,6 +98,7 @@ class ProcessLauncher(Launcher):
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("probe", "__pycache__"))
         shutil.copytree(self.probe, home / "entrypoint" / "probe")
+        shutil.copy(self.rehearsal, home / "entrypoint" / "rehearsal" / "__main__.py")
         shutil.copy(FAKE_RACE, home / "entrypoint" / "race" / "__main__.py")
         (home / "entrypoint" / "race" / "times").write_text(json.dumps(self.times))
         (home / "image.json").write_text(json.dumps(self.spec))

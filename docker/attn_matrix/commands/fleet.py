@@ -19,7 +19,7 @@ from attn_matrix.commands.terminal import Part, Table
 from attn_matrix.errors import UsageError
 from attn_matrix.host import engine
 from entrypoint.cache import write_atomically
-from entrypoint.fleet.merge import Difference, Fleet, Outlier, Spread, Unread, merge
+from entrypoint.fleet.merge import Disagreement, Fleet, Outlier, Spread, Unread, merge
 from entrypoint.fleet.page import digits, named, percent, render, speeds
 from entrypoint.fleet.reports import Device, NodeReport, UnreadableReport, parse
 
@@ -183,7 +183,7 @@ def _spread(spread: Spread) -> tuple[str, ...]:
     return (spread.model, spread.backend, spread.what, *numbers, *counts)
 
 
-def _differences(differences: Sequence[Difference]) -> list[Part]:
+def _differences(differences: Sequence[Disagreement]) -> list[Part]:
     rows = [
         (each.what, value, str(len(nodes)), named(nodes) if place or len(nodes) < 4 else "")
         for each in differences
