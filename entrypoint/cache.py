@@ -7,7 +7,6 @@ has a note of it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from entrypoint import seal
 from entrypoint.devices import Devices, cpu_name
 from entrypoint.settings import Settings, describe
 from entrypoint.spec import ImageSpec
@@ -127,15 +127,7 @@ def save(directory: str, key: Key, report: dict[str, Any], note: Callable[[str],
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new text, never half of it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    seal.replace(str(path), text.encode())
 
 
 def _path(directory: str, key: Key) -> Path:
