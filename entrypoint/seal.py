@@ -19,7 +19,7 @@ from typing import Final
 NAME: Final = "sealed.json"
 SCHEMA: Final = 1
 SETTLED: Final = 2.0  # seconds since a file was last written, so that nobody is at it: a linker writes bit by bit
-# Rewritten in place, each time that it is used. (The driver compares what it finds there with what it wrote.)
+# CUDA's driver rewrites its store in place, and looks itself at what it finds there: it is listed and not compared.
 REWRITTEN: Final = ("cuda/",)
 LOCKS: Final = (".lock", "/lock")
 
@@ -49,6 +49,8 @@ def broken(folder: str, seal: Mapping[str, tuple[int, str]], *, thorough: bool) 
     A file that is missing is none: its compiler makes it again.
     """
     for path, (size, digest) in seal.items():
+        if path.startswith(REWRITTEN):
+            continue
         whole = os.path.join(folder, path)
         try:
             found = os.stat(whole)
@@ -62,12 +64,12 @@ def broken(folder: str, seal: Mapping[str, tuple[int, str]], *, thorough: bool) 
     return None
 
 
-def write(folder: str, before: Mapping[str, tuple[int, str]]) -> Seal:
+def write(folder: str, before: Mapping[str, tuple[int, str]], settled: float = SETTLED) -> Seal:
     """Seal every file in `folder` that is not in the seal `before`, and that nobody is writing. Raises OSError."""
-    latest = time.time() - SETTLED
+    latest = time.time() - settled
     seal = dict(before)
     for path, found in files(folder):
-        if path not in seal and found.st_mtime <= latest:
+        if (path not in seal or path.startswith(REWRITTEN)) and found.st_mtime <= latest:
             with contextlib.suppress(FileNotFoundError):
                 seal[path] = (found.st_size, digest_of(os.path.join(folder, path)))
     if seal != before:
@@ -85,7 +87,7 @@ def copy(source: str, target: str) -> Seal:
         with contextlib.suppress(FileNotFoundError):
             with open(os.path.join(source, path), "rb") as file:
                 content = file.read()
-            if hashlib.sha256(content).hexdigest() != digest:
+            if hashlib.sha256(content).hexdigest() != digest and not path.startswith(REWRITTEN):
                 raise ValueError(f"{path} is not as it was sealed")
             replace(os.path.join(target, path), content)
     if seal:
@@ -104,7 +106,7 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
         for name in names:
             whole = os.path.join(here, name)
             path = os.path.relpath(whole, folder)
-            if path == NAME or name.startswith(".") or path.startswith(REWRITTEN) or path.endswith(LOCKS):
+            if path == NAME or name.startswith(".") or path.endswith(LOCKS):
                 continue
             with contextlib.suppress(FileNotFoundError):
                 found = os.lstat(whole)

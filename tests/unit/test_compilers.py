@@ -102,7 +102,8 @@ def test_an_images_own_value_is_nobodys_choice(cache: Path, local: Path) -> None
     """A user's is, an empty one too."""
     kept, _ = prepare(cache, TRITON_CACHE_DIR=f"{local}/triton", CUDA_CACHE_PATH="/mine", CUTE_DSL_CACHE_DIR="")
     assert set(kept.variables) == FOLDERS.keys() - {"CUDA_CACHE_PATH", "CUTE_DSL_CACHE_DIR"}
-    assert prepare(cache, **dict.fromkeys(FOLDERS, "/mine")) == (compilers.NONE, [])
+    chosen = dict.fromkeys(FOLDERS, "/mine")
+    assert compilers.prepare(str(cache), os.devnull, "key", chosen, pytest.fail) == compilers.NONE
 
 
 def test_the_images_own_values_are_the_dockerfiles() -> None:

@@ -57,7 +57,7 @@ def _handle(arguments: Namespace) -> int:
         devices=given.paths,
         groups=given.groups,
         volumes=volumes(arguments.volume, arguments.workspace.resolve()),
-        user=_user(),
+        user=user(),
     )
     return engine.run(request)
 
@@ -90,6 +90,6 @@ def _absolute(volume: str) -> str:
     return f"{Path(source).resolve() if is_path else source}{colon}{target}"
 
 
-def _user() -> str:
+def user() -> str:
     """Whom the container's files belong to: our user. Group 0 is who may write in the images' own folders."""
     return f"{0 if engine.is_rootless() else os.getuid()}:0"
