@@ -35,6 +35,8 @@ FOLDERS: Final = {
 LOCAL: Final = "/tmp/attn"
 # The folder of folders in ATTN_CACHE and in LOCAL; and, beside this package, in an image that brings some.
 COMPILED: Final = "compiled"
+LINKS: Final = "kept"  # in LOCAL
+UNKNOWN: Final = "unknown"
 # Variables that make another device of the same hardware: the instruction set of ATen and of oneDNN, by its older and
 # its newer name, and the architecture that an AMD GPU passes for.
 LIMITS: Final = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "HSA_OVERRIDE_GFX_VERSION")
@@ -95,20 +97,22 @@ def prepare(cache: str | None, home: str, name: str | None, environ: Mapping[str
     ours = [variable for variable, folder in FOLDERS.items() if environ.get(variable) in (None, f"{LOCAL}/{folder}")]
     if not ours:
         return NONE
-    local = os.path.join(LOCAL, COMPILED, name or "unknown")
+    link = os.path.join(LOCAL, LINKS, name or UNKNOWN)
+    local = os.path.join(LOCAL, COMPILED, name or UNKNOWN)
     seeds = [os.path.join(home, COMPILED, name)] if name else []
     if cache and name:
         path = os.path.join(cache, COMPILED, name)
         try:
-            return _kept(path, _linked(local, path), ours, _opened(path, seeds, ROOM))
+            sealed = _opened(path, seeds, ROOM)
+            return _kept(path, _linked(link, path), ours, sealed)
         except OSError as error:
             note(f"What compilers make is not kept in {path} ({error.strerror}).")
             seeds.insert(0, path)  # it may be there to be read only
         except ValueError as problem:
             note(f"What compilers kept in {path} was ignored: {problem}. Remove it, and it is made again.")
-    _unlink_own(local)
     try:
-        return _kept(local, local, ours, _opened(local, seeds))
+        sealed = _opened(local, seeds)
+        return _kept(local, _linked(link, local), ours, sealed)
     except (OSError, ValueError):
         return fresh(ours, note)
 
@@ -165,21 +169,15 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
     return sealed
 
 
-def _linked(local: str, path: str) -> str:
-    """`local`, once it is a link to `path`; `path` itself where that cannot be."""
-    for _ in range(2):  # another start beside this one may make the same link
-        with contextlib.suppress(OSError):
-            if os.path.islink(local) and os.lstat(local).st_uid == os.geteuid() and os.readlink(local) == path:
-                return local
-            _unlink_own(local)
-            os.makedirs(os.path.dirname(local), exist_ok=True)
-            os.symlink(path, local)
-            return local
-    return path
-
-
-def _unlink_own(local: str) -> None:
-    """Remove a link that an earlier start made; what else is there stays."""
+def _linked(link: str, path: str) -> str:
+    """`link`, once it leads to `path`; `path` itself where it leads elsewhere, and another start may be at work."""
     with contextlib.suppress(OSError):
-        if os.path.islink(local) and os.lstat(local).st_uid == os.geteuid():
-            os.unlink(local)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        if not os.path.exists(link):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)  # it leads to what is gone
+            os.symlink(path, link)
+    with contextlib.suppress(OSError):
+        if os.lstat(link).st_uid == os.geteuid() and os.readlink(link) == path:
+            return link
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from attn_matrix import ROOT
 from attn_matrix.host.dockerfile import of_stage
 
 from entrypoint import compilers, seal
-from entrypoint.compilers import COMPILED, FOLDERS, LIMITS, Kept
+from entrypoint.compilers import COMPILED, FOLDERS, LIMITS, LINKS, Kept
 from entrypoint.devices import Devices, Gpu
 
 H100 = Gpu(minor=0, name="NVIDIA H100 80GB HBM3", uuid="GPU-1")
@@ -93,8 +94,8 @@ def test_every_compiler_gets_its_part(cache: Path, local: Path) -> None:
     """By the path in LOCAL, which is a link: compilers write absolute paths into their files."""
     kept, notes = prepare(cache)
     assert kept.path == str(cache / COMPILED / "key")
-    assert kept.variables == {name: f"{local}/{COMPILED}/key/{folder}" for name, folder in FOLDERS.items()}
-    assert str((local / COMPILED / "key").readlink()) == kept.path
+    assert kept.variables == {name: f"{local}/{LINKS}/key/{folder}" for name, folder in FOLDERS.items()}
+    assert str((local / LINKS / "key").readlink()) == kept.path
     assert notes == []
 
 
@@ -227,14 +228,15 @@ def test_what_an_image_brings_for_another_gpu_is_not(cache: Path, tmp_path: Path
     assert kept.sealed == {}
 
 
-def test_a_start_after_another_one_has_its_own_directory(cache: Path, local: Path, tmp_path: Path) -> None:
-    """In one container: the link is the latest start's. Where there is a folder already, its own path serves."""
-    prepare(cache)
-    kept, _ = prepare(tmp_path / "other")
-    assert str((local / COMPILED / "key").readlink()) == kept.path == str(tmp_path / "other" / COMPILED / "key")
-    assert prepare(None)[0].path == str(local / COMPILED / "key")
-    third, _ = prepare(cache)
-    assert third.variables["TRITON_CACHE_DIR"] == f"{cache}/{COMPILED}/key/triton"
+def test_the_link_of_a_start_that_may_still_run_stays(cache: Path, local: Path, tmp_path: Path) -> None:
+    """Its compilers must not meet another folder. One that leads to what is gone is made again."""
+    first, _ = prepare(cache)
+    second, _ = prepare(tmp_path / "other")
+    assert str((local / LINKS / "key").readlink()) == first.path
+    assert second.variables["TRITON_CACHE_DIR"] == f"{tmp_path}/other/{COMPILED}/key/triton"
+    shutil.rmtree(cache)
+    third, _ = prepare(None)
+    assert str((local / LINKS / "key").readlink()) == third.path == str(local / COMPILED / "key")
 
 
 def test_unsealed_files_are_known(cache: Path) -> None:
