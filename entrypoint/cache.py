@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from entrypoint import seal
+from entrypoint import compilers, seal
 from entrypoint.devices import Devices, cpu_name
 from entrypoint.settings import Settings, describe
 from entrypoint.spec import ImageSpec
@@ -62,18 +61,17 @@ def _content(home: Path) -> str:
     The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent.
     """
     digest = hashlib.sha256()
-    for path in sorted([home / "image.json", *(home / "entrypoint").rglob("*.py")]):
-        digest.update(f"{path.relative_to(home)}\0".encode() + path.read_bytes() + b"\0")
-    for folder in _site_packages():
-        names = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-link", ".pth")))
-        digest.update("\n".join(names).encode() + b"\0")
+    sources = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(home / "entrypoint")
+        for name in names
+        if name.endswith(".py")
+    ]
+    for path in sorted([str(home / "image.json"), *sources]):
+        with open(path, "rb", buffering=0) as file:
+            digest.update(path.removeprefix(str(home)).encode() + b"\0" + file.read() + b"\0")
+    digest.update("\n".join(compilers.software()).encode())
     return digest.hexdigest()
-
-
-def _site_packages() -> list[Path]:
-    """The virtual environment's package folders; `site` is not loaded here (`-S`), so the layout is read directly."""
-    root = Path(sys.executable).parent.parent
-    return sorted(root.glob("lib/python3*/site-packages"))
 
 
 def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:

@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +18,7 @@ from entrypoint.devices import NVIDIA, Devices, cpu_name, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding
+from entrypoint.light import dataclass, field, replace
 from entrypoint.settings import AUTO, DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.spelling import did_you_mean
@@ -182,6 +181,8 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
         what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
         report = _refused(start, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
+        import traceback
+
         return {**report, "logs": [traceback.format_exc()]}
 
 

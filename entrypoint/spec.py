@@ -6,8 +6,9 @@ The host side writes these types and the container reads them, so they live here
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from entrypoint.light import dataclass
 
 SPEC_SCHEMA = 1
 BANNER = "Generated from images.yaml by `nox -s render`; do not edit."
@@ -145,6 +146,8 @@ class ImageSpec:
 
 def to_json(spec: ImageSpec) -> str:
     """The text of `image.json`: sorted, so that a diff shows one fact a line."""
+    from dataclasses import asdict  # only the host writes one
+
     document = {"//": BANNER, "schema": SPEC_SCHEMA, **asdict(spec)}
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
