@@ -24,22 +24,26 @@ else:
         """`__dataclass_fields__`, made by the standard library when somebody asks for it."""
 
         def __init__(self, names, defaults):
-            self._names, self._defaults = names, defaults
+            self._names, self._defaults, self._fields = names, defaults, None
 
         def __get__(self, _, cls):
+            if self._fields is None:
+                self._fields = self._made(cls.__name__)
+            return self._fields
+
+        def _made(self, name):
             import dataclasses
 
             def made(default):
-                factory = isinstance(default, field)
-                return dataclasses.field(
-                    **{"default_factory": default.default_factory} if factory else {"default": default}
-                )
+                if isinstance(default, field):
+                    return dataclasses.field(default_factory=default.default_factory)
+                return dataclasses.field(default=default)
 
             fields = [
-                (name, kind, made(self._defaults[name])) if name in self._defaults else (name, kind)
-                for name, kind in self._names.items()
+                (each, kind, made(self._defaults[each])) if each in self._defaults else (each, kind)
+                for each, kind in self._names.items()
             ]
-            return dataclasses.make_dataclass(cls.__name__, fields, kw_only=True).__dataclass_fields__
+            return dataclasses.make_dataclass(name, fields, kw_only=True).__dataclass_fields__
 
     def dataclass(*, frozen=False, kw_only):
         assert kw_only, "a value of these has no order"

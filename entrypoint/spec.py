@@ -146,10 +146,8 @@ class ImageSpec:
 
 def to_json(spec: ImageSpec) -> str:
     """The text of `image.json`: sorted, so that a diff shows one fact a line."""
-    from dataclasses import asdict  # only the host writes one
-
-    document = {"//": BANNER, "schema": SPEC_SCHEMA, **asdict(spec)}
-    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+    document = {"//": BANNER, "schema": SPEC_SCHEMA, **vars(spec)}
+    return json.dumps(document, indent=2, sort_keys=True, default=vars) + "\n"
 
 
 def from_json(text: str) -> ImageSpec:
