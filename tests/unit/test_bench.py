@@ -29,7 +29,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_promise_is_a_ratio_of_two_medians(benchmarks: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both in milliseconds; the exit code is 1 when one does not hold. What was not measured is listed with its reason."""
+    """Both in milliseconds; the exit code is 1 when one does not hold. What was not measured is listed, with why."""
     assert main(["bench", "fast", "slow", "absent"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:]] == [

@@ -116,7 +116,7 @@ def sealed(into: Path, name: str) -> Record:
 
 
 def derive(tag: str, derived: str, compiled: Path) -> None:
-    """Tag as `derived` the image `tag` with `compiled` in it; not by a build, since not every builder sees the engine's.
+    """Tag as `derived` the image `tag` with `compiled` in it; no build, since not every builder sees the engine's.
 
     Raises CommandFailed.
     """
