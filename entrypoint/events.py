@@ -16,7 +16,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Phase = Literal["import", "machine", "compile", "correctness", "observe", "performance"]
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
@@ -28,7 +31,7 @@ Subject = Literal["torch", "device", "backend"]
 Depth = Literal["start", "deep"]
 Direction = Literal["forward", "backward"]
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
-Dtype = Literal["bfloat16", "float16"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 TensorName = Literal["out", "dq", "dk", "dv", "lse"]
 
 
@@ -283,20 +286,30 @@ _TYPES: Final = {name: kind for kind, name in NAMES.items()}
 
 def encode(event: Event) -> str:
     """The event as one line of JSON, without its end."""
-    return json.dumps({"event": NAMES[type(event)], **_plain(asdict(event))}, allow_nan=False)
+    return encode_as(NAMES[type(event)], event)
+
+
+def encode_as(name: str, event: DataclassInstance) -> str:
+    """An event of another child under its name, by the same rules."""
+    return json.dumps({"event": name, **_plain(asdict(event))}, allow_nan=False)
 
 
 def decode(line: bytes) -> Event:
     """The event in a line. Raises Garbled."""
+    event: Event = decode_as(line, _TYPES)
+    return event
+
+
+def decode_as(line: bytes, types: Mapping[str, type]) -> Any:
+    """The event in a line of another child, whose events by name are `types`. Raises Garbled."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise Garbled(f"no JSON: {error}") from error
-    kind = _TYPES.get(str(document.pop("event", None))) if isinstance(document, dict) else None
+    kind = types.get(str(document.pop("event", None))) if isinstance(document, dict) else None
     if kind is None:
         raise Garbled("no event that is known")
-    event: Event = _object(kind, document)
-    return event
+    return _object(kind, document)
 
 
 def _plain(value: object) -> Any:

@@ -11,6 +11,7 @@ from entrypoint.choice import chosen, fallback, fits
 from entrypoint.console import say
 from entrypoint.devices import Devices
 from entrypoint.events import Event, MachineEvent, PhaseEvent
+from entrypoint.judge.siblings import beside_siblings
 from entrypoint.judge.verdict import Judged, judge
 from entrypoint.limits import jobs
 from entrypoint.outcome import Outcome
@@ -44,7 +45,7 @@ class Check:
             thread.start()
         for thread in threads:
             thread.join()
-        return [self._judged(results[name]) for name in names]
+        return beside_siblings(self._settings, [self._judged(results[name]) for name in names])
 
     def _judged(self, result: Outcome | Exception) -> Judged:
         if isinstance(result, Exception):

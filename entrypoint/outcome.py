@@ -80,6 +80,11 @@ class Outcome:
     log: str = ""
 
     @property
+    def finished(self) -> bool:
+        """Whether the child has said its last word."""
+        return self.done is not None or self.unusable is not None
+
+    @property
     def gpu(self) -> DeviceFacts | None:
         """The device's facts as the child saw them; None before it looked."""
         return self.machine.device if self.machine else None

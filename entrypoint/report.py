@@ -57,6 +57,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         "ceilings": [_ceiling(spec, item.outcome, ceiling) for item in judged if (ceiling := item.outcome.ceiling)],
         "machine": _machine(spec, lead),
         "seconds": _seconds(judged, total),
+        "rehearsal": None,
         "depth": depth,
         "left_out": _left_out(judged),
         "cached": False,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from entrypoint.errors import ConfigError
+from entrypoint.light import dataclass
 from entrypoint.spec import ImageSpec
 from entrypoint.spelling import did_you_mean
 
@@ -22,6 +22,7 @@ ALLOWABLE: Final = (FORWARD_ONLY,)  # and the ids of preflight rules
 
 CheckMode = Literal["enforce", "warn", "off"]
 SlowMode = Literal["warn", "fail"]
+RehearseMode = Literal["on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Settings:
     allow: frozenset[str] = frozenset()
     depth: Depth = "start"
     config: str | None = None
+    rehearse: RehearseMode = "on"
     # Whether `backend` was asked for; else it is what the command's configuration asks for, or the image's own.
     backend_given: bool = False
 
@@ -71,6 +73,7 @@ def _parsers(spec: ImageSpec) -> dict[str, Callable[[str], object]]:
         "ATTN_ALLOW": _names,
         "ATTN_DEPTH": _one_of("start", "deep"),
         "ATTN_CONFIG": _path,
+        "ATTN_REHEARSE": _one_of("on", "off"),
     }
 
 
