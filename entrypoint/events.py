@@ -264,20 +264,30 @@ _TYPES: Final = {name: kind for kind, name in NAMES.items()}
 
 def encode(event: Event) -> str:
     """The event as one line of JSON, without its end."""
-    return json.dumps({"event": NAMES[type(event)], **_plain(asdict(event))}, allow_nan=False)
+    return to_line(NAMES[type(event)], event)
 
 
 def decode(line: bytes) -> Event:
     """The event in a line. Raises Garbled."""
+    event: Event = from_line(line, _TYPES)
+    return event
+
+
+def to_line(name: str, event: Any) -> str:
+    """A dataclass as one line of JSON under `name`: for the events of another child too."""
+    return json.dumps({"event": name, **_plain(asdict(event))}, allow_nan=False)
+
+
+def from_line(line: bytes, types: Mapping[str, Any]) -> Any:
+    """The dataclass, one of `types` {name: class}, in a line. Raises Garbled."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise Garbled(f"no JSON: {error}") from error
-    kind = _TYPES.get(str(document.pop("event", None))) if isinstance(document, dict) else None
+    kind = types.get(str(document.pop("event", None))) if isinstance(document, dict) else None
     if kind is None:
         raise Garbled("no event that is known")
-    event: Event = _object(kind, document)
-    return event
+    return _object(kind, document)
 
 
 def _plain(value: object) -> Any:
