@@ -32,12 +32,13 @@ TERMINATION_LOG: Final = Path("/dev/termination-log")
 _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
-       docker run {options}axolotl-attn:ID check [--json] [--config FILE]
+       docker run {options}axolotl-attn:ID check [--json] [--config FILE] [--collective]
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
 report goes to stdout as JSON. The Axolotl configuration in COMMAND, or FILE, is judged first: what attention
-it will really run, and whether that is what it asks for.
+it will really run, and whether that is what it asks for. With --collective the GPUs add and exchange integers,
+and nothing else is checked: those of this container, or under torchrun all ranks of all nodes.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
@@ -66,6 +67,8 @@ class Start:
     command: tuple[str, ...] = ()
     as_json: bool = False
     config: str | None = None  # the configuration that `check` names
+    collective: bool = False
+    speaks: bool = True  # one rank of many prints the report, unless another has more to say than that all is well
     flight: Flight | None = None
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -129,12 +132,14 @@ def _parse(argv: Sequence[str], start: Start, settings: Settings) -> None:
         name, equals, value = word.partition("=")
         if word == "--json":
             start.as_json = True
+        elif word == "--collective":
+            start.collective = True
         elif name == "--config" and (path := value if equals else next(words, "")):
             start.config = path
         elif name == "--config":
             raise ConfigError("check --config names no file.", "Write check --config FILE.")
         else:
-            known = did_you_mean(word, ["--json", "--config", "--help"])
+            known = did_you_mean(word, ["--json", "--config", "--collective", "--help"])
             raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
 
 
@@ -153,6 +158,8 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
+        if start.collective:
+            return _collective(start, settings, devices)
         key = cache.key_of(start.spec, HOME, devices, settings, start.environ) if settings.cache is not None else None
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
@@ -241,6 +248,23 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
     return {**report, "notes": [*report["notes"], *start.notes]}
 
 
+def _collective(start: Start, settings: Settings, devices: Devices) -> dict[str, Any]:
+    """The report of `check --collective`. No verdict is kept: links and other nodes are no part of a cache's key."""
+    from entrypoint import collected, gang
+    from entrypoint.judge.collective import judge_collective
+    from entrypoint.report import build
+
+    group = gang.plan(start.environ, start.spec.device, devices.count)
+    start.speaks = 0 in group.ranks
+    say(f"collectives of {group.world_size} ranks; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
+    with gang.Gang(HOME, start.spec.device, start.environ, group, settings.timeout) as running:
+        ranks = running.run()
+    findings = judge_collective(ranks, fails=settings.slow == "fail")
+    report = build(start.spec, settings.backend, [], findings, time.monotonic() - start.started)
+    logs = [facts.log for facts in ranks.every if facts.log and facts.ending != "over"]
+    return {**report, "logs": [*report["logs"], *logs], "collective": collected.document(ranks)}
+
+
 def _refused(start: Start, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
     """The report of a start in which nothing was measured."""
     from entrypoint.report import build
@@ -282,8 +306,9 @@ def _publish(start: Start, path: str, report: dict[str, Any]) -> None:
             file.write(summary(report))
     except OSError:
         pass
-    write(to_text(report))
-    if start.as_json:
+    if start.speaks or report["verdict"] != "PASS":
+        write(to_text(report))
+    if start.as_json and start.speaks:
         sys.stdout.write(to_json(report))
         sys.stdout.flush()
 

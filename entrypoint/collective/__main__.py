@@ -63,18 +63,20 @@ class Run:
                     self._board.say(_local(base, group.rank, where))
             for operation in operations.KINDS:
                 with self._step(operation, size):
-                    self._board.say(self._collective(operation, base, where))
+                    self._board.say(self._collective(operation, size, base, where))
             del base
         with self._step("alone"), torch.no_grad():
             self._board.at("alone", state="inside")
             self._board.say(_alone(where, group))
 
-    def _collective(self, operation: Operation, base: torch.Tensor, where: torch.device) -> CollectiveEvent:
+    def _collective(
+        self, operation: Operation, size: int, base: torch.Tensor, where: torch.device
+    ) -> CollectiveEvent:
         board, group = self._board, self._group
         collective = operations.KINDS[operation](base, group.rank, group.world_size)
 
         def at(number: int, state: State) -> None:
-            board.at(operation, collective.size, number, state)
+            board.at(operation, size, number, state)
 
         rounds = Rounds(collective, where)
         board.device_position = rounds.watch.position if where.type == "cuda" else None
@@ -86,7 +88,7 @@ class Run:
         return CollectiveEvent(
             rank=group.rank,
             operation=operation,
-            size=collective.size,
+            size=size,
             seconds=median(rounds.samples),
             held=median(rounds.held),
             samples=rounds.samples,

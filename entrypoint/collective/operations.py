@@ -15,9 +15,7 @@ BYTES: Final = 4  # of a float32
 
 
 class Collective(Protocol):
-    """One operation on `size` bytes: `prepare` and `wrong` are local, only `call` needs the other ranks."""
-
-    size: int
+    """`prepare` and `wrong` are local, only `call` needs the other ranks."""
 
     def prepare(self) -> None:
         """Fill the buffers anew, so that no result of an earlier round can stand for one of this."""
@@ -35,12 +33,11 @@ def elements(size: int, world_size: int) -> int:
 
 
 class AllReduce:
-    """`size` is what each rank gives and gets."""
+    """A size is that of what each rank gives and gets, as nccl-tests counts."""
 
     def __init__(self, base: torch.Tensor, rank: int, world_size: int) -> None:
         import torch
 
-        self.size = BYTES * base.numel()
         self._base, self._factor, self._all = base, patterns.factor(rank), sum(patterns.factors(world_size))
         self._buffer = torch.empty_like(base)
 
@@ -59,12 +56,11 @@ class AllReduce:
 
 
 class AllGather:
-    """`size` is what each rank gets."""
+    """A size is that of what each rank gets."""
 
     def __init__(self, base: torch.Tensor, rank: int, world_size: int) -> None:
         import torch
 
-        self.size = BYTES * base.numel()
         self._piece = base[: base.numel() // world_size]
         self._given = self._piece * patterns.factor(rank)
         self._factors = torch.tensor(patterns.factors(world_size), device=base.device)[:, None]
@@ -83,10 +79,9 @@ class AllGather:
 
 
 class ReduceScatter:
-    """`size` is what each rank gives."""
+    """A size is that of what each rank gives."""
 
     def __init__(self, base: torch.Tensor, rank: int, world_size: int) -> None:
-        self.size = BYTES * base.numel()
         self._given = base * patterns.factor(rank)
         self._expected = base.chunk(world_size)[rank] * sum(patterns.factors(world_size))
         self._result = self._expected.clone()
