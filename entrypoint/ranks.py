@@ -15,6 +15,7 @@ from entrypoint.collective.events import (
     RankEvent,
     TroubleEvent,
     decode,
+    how_far,
 )
 from entrypoint.events import Garbled
 
@@ -43,8 +44,8 @@ class RankFacts:
         match event:
             case RankEvent():
                 self.who = event
-            case ProgressEvent():
-                self.progress = event
+            case ProgressEvent():  # what another rank has read of it may be older
+                self.progress = max(event, self.progress or event, key=lambda at: (how_far(at), at.last))
             case LocalEvent():
                 self.local = event
             case CollectiveEvent():

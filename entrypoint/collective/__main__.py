@@ -180,12 +180,18 @@ def _local(base: torch.Tensor, rank: int, where: torch.device) -> LocalEvent:
 
 
 def _alone(where: torch.device, group: Group) -> AloneEvent:
+    import torch.distributed as dist
+
     base = patterns.base(SMALL // operations.BYTES, where)
     counts = {
         str(contributor): int(operations.alone(base, group.rank, contributor).item())
         for contributor in range(min(group.world_size, ASKED))
     }
-    return AloneEvent(rank=group.rank, wrong={rank: count for rank, count in counts.items() if count})
+    wrong = {rank: count for rank, count in counts.items() if count}
+    # A group of one: what it gets wrong, it does not have from another rank.
+    me = dist.new_group([group.rank], use_local_synchronization=True)
+    itself = int(operations.alone(base, group.rank, group.rank, me).item())
+    return AloneEvent(rank=group.rank, wrong=wrong, itself=itself)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,6 +84,7 @@ class Board:
         # What the device says of where it is, for as long as a collective is timed.
         self.device_position: Callable[[], tuple[int, State]] | None = None
         self._leaving = threading.Event()
+        self._gives_up = self._counted = False
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
@@ -154,8 +155,6 @@ class Board:
             self._counted = True
             store.add(_PREFIX + "over", 1)
 
-    _counted = False
-
     def _progress(self) -> ProgressEvent:
         """The lesser of where the host is and where its device is: calls return before the device has done them."""
         place = self._place
@@ -164,8 +163,15 @@ class Board:
             device = self.device_position()
             number, state = min((number, state), device, key=lambda at: (at[0], STATES.index(at[1])))
         since = time.monotonic() - place.since
-        rank = self._group.rank
-        return ProgressEvent(rank=rank, step=place.step, size=place.size, round=number, state=state, since=since)
+        return ProgressEvent(
+            rank=self._group.rank,
+            step=place.step,
+            size=place.size,
+            round=number,
+            state=state,
+            since=since,
+            last=self._gives_up,
+        )
 
     def _pass_on(self, store: TCPStore) -> None:
         """Write what the other ranks have said, as far as they have said anything."""
@@ -184,6 +190,7 @@ class Board:
 
     def _give_up(self, store: TCPStore | None) -> None:
         """Say all that is known and end the process, whatever its other threads wait for."""
+        self._gives_up = True
         with self._lock:
             self._write(encode(self._progress()))
         if store is not None:

@@ -46,7 +46,8 @@ class RankEvent:
 class ProgressEvent:
     """Where a rank is: its step, of a collective the size in bytes and the round, and the seconds since it got there.
 
-    A rank is `late` until it has called the others, and `inside` until it has the result.
+    A rank is `late` until it has called the others, and `inside` until it has the result. `last` says that it ended
+    there by itself, for want of the others or of time: who crashes does not say so.
     """
 
     rank: int
@@ -55,6 +56,7 @@ class ProgressEvent:
     round: int
     state: State
     since: float
+    last: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +90,14 @@ class CollectiveEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class AloneEvent:
-    """Small all-reduces to which one rank at a time gives more than zeros: {that rank: wrong elements seen here}."""
+    """Small all-reduces to which one rank at a time gives more than zeros: {that rank: wrong elements seen here}.
+
+    `itself` counts those of one in which this rank is alone in its group.
+    """
 
     rank: int
     wrong: Mapping[str, int]
+    itself: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +132,14 @@ NAMES: Final[Mapping[type[CollectiveLine], str]] = {
     OverEvent: "over",
 }
 _TYPES: Final = {name: kind for kind, name in NAMES.items()}
+
+
+def how_far(progress: ProgressEvent | None) -> tuple[int, int, int, int, int]:
+    """Sort key of places in a run: the steps before all sizes, then each size's, and then the rest."""
+    if progress is None:
+        return 0, 0, 0, 0, 0
+    part = 2 if progress.size else 1 if progress.step in {"import", "device", "join"} else 3
+    return part, progress.size, STEPS.index(progress.step), progress.round, STATES.index(progress.state)
 
 
 def encode(event: CollectiveLine) -> str:

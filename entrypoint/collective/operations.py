@@ -105,10 +105,12 @@ KINDS: Final[dict[Operation, type[AllReduce] | type[AllGather] | type[ReduceScat
 }
 
 
-def alone(base: torch.Tensor, rank: int, contributor: int) -> torch.Tensor:
+def alone(
+    base: torch.Tensor, rank: int, contributor: int, group: dist.ProcessGroup | None = None
+) -> torch.Tensor:
     """An all-reduce to which all but one rank give zeros: how many elements are not what that rank gave."""
     import torch.distributed as dist
 
     buffer = base * (patterns.factor(rank) if rank == contributor else 0)
-    dist.all_reduce(buffer)
+    dist.all_reduce(buffer, group=group)
     return (buffer != base * patterns.factor(contributor)).sum()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Final
 
-from entrypoint.collective.events import OPERATIONS, STATES, STEPS, CollectiveEvent, Operation, ProgressEvent
+from entrypoint.collective.events import OPERATIONS, CollectiveEvent, Operation, ProgressEvent, how_far
 from entrypoint.judge.cause import cause
 from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, slow, too_slow, wrong
@@ -99,21 +99,22 @@ def _missing(ranks: Ranks) -> list[Finding]:
 
 
 def _raised(ranks: Ranks) -> list[Finding]:
-    """Steps that raised. A rank that neither raised nor came through, where others did, is what they complain about."""
+    """Steps that raised. Ranks that just ended, where others had something to say, are what those complain about."""
     raised = [facts for facts in ranks.every if facts.trouble]
     if not raised:
         return []
-    first = min(raised, key=lambda facts: _order(facts.progress))
+    first = min(raised, key=lambda facts: how_far(facts.progress))
     trouble = first.trouble
     assert trouble is not None
     if trouble.out_of_memory:
         what = f"{name(first)} has no memory for {_step(trouble.step, trouble.size)}: {cause(trouble.reason)}"
         advice = "End what else runs on that GPU (nvidia-smi), and check again."
         return [Finding(verdict="NOT_CHECKED", code=Code.INTERNAL, kind="memory", what=what, advice=advice)]
-    silent = [facts for facts in ranks.every if not facts.trouble and not facts.over]
+    silent = [facts for facts in ranks.every if not (facts.trouble or facts.over or facts.progress and facts.progress.last)]
     if silent and trouble.step not in {"join", "local"}:
         what = f"{names(silent)} stopped answering {_where(silent[0].progress)}; {name(first)} says:"
         return [gpu_fault("silent", f"{what} {cause(trouble.reason)}", f"{_drain(silent)}; {_LOOK}.")]
+    raised = [facts for facts in raised if how_far(facts.progress) == how_far(first.progress)]
     what = f"{names(raised)} failed in {_step(trouble.step, trouble.size)}: {cause(trouble.reason)}"
     log = trouble.reason
     if trouble.step == "join":
@@ -130,8 +131,8 @@ def _not_over(ranks: Ranks) -> list[Finding]:
     if all(_moves(facts) for facts in behind):
         what = f"Too slow for the limit: after {ranks.seconds:g} s (ATTN_TIMEOUT) {names(behind)} was still at work"
         return [too_slow(f"{what} {_where(behind[0].progress)}.", f"Set ATTN_TIMEOUT={3 * ranks.seconds:g}.")]
-    least = min(_order(facts.progress) for facts in behind)
-    guilty = [facts for facts in behind if _order(facts.progress) == least]
+    least = min(how_far(facts.progress) for facts in behind)
+    guilty = [facts for facts in behind if how_far(facts.progress) == least]
     others = [facts for facts in ranks.every if facts not in guilty]
     limit = f"within {ranks.seconds:g} s (ATTN_TIMEOUT)"
     if not others:
@@ -147,14 +148,6 @@ def _not_over(ranks: Ranks) -> list[Finding]:
 def _moves(facts: RankFacts) -> bool:
     """Whether it was getting on at the limit. What we had to end could not say since when it did not."""
     return facts.progress is not None and facts.progress.since < MOVING and facts.ending != "timeout"
-
-
-def _order(progress: ProgressEvent | None) -> tuple[int, int, int, int, int]:
-    """How far a rank came: the steps before all sizes, then each size's, and then the rest."""
-    if progress is None:
-        return 0, 0, 0, 0, 0
-    part = 2 if progress.size else 1 if progress.step in {"import", "device", "join"} else 3
-    return part, progress.size, STEPS.index(progress.step), progress.round, STATES.index(progress.state)
 
 
 def _where(progress: ProgressEvent | None) -> str:
@@ -209,7 +202,10 @@ def _wrong(ranks: Ranks) -> list[Finding]:
         first = f"{event.wrong:,} numbers of {_step(event.operation, event.size)} are not exact on {name(facts)}"
     else:
         first = "An all-reduce to which one rank at a time gives numbers is not exact"
-    guilty = _givers(ranks) or _receivers(ranks, seen)
+    itself = [facts for facts in ranks.every if facts.alone and facts.alone.itself]
+    if len(itself) == ranks.world_size:
+        itself = []
+    guilty = itself or _givers(ranks) or _receivers(ranks, seen)
     if not guilty:
         what = f"{first}, and on {len({f.rank for f, _ in seen})} of {ranks.world_size} ranks in all; whose fault it"
         advice = "Do not train on these nodes together: keep the report, and check fewer of them at a time."
