@@ -29,7 +29,7 @@ from entrypoint.ranks import Ranks
 TORCHRUN: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Bytes. Floors are known at 1 GiB; the smaller one is nearer to what a training step sends at a time.
 ON_GPU: Final = (256 << 20, 1 << 30)
-ON_CPU: Final = (16 << 20,)  # enough to be exact on, and a second on two cores
+ON_CPU: Final = (4 << 20,)  # enough to be exact on, and a second on two busy cores
 ON_A_CPU: Final = 2  # ranks
 # A rank ends by itself before the limit, with what it knows: so many seconds, of a short limit a quarter.
 MARGIN: Final = 6.0
