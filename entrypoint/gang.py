@@ -32,10 +32,10 @@ ON_GPU: Final = (256 << 20, 1 << 30)
 ON_CPU: Final = (4 << 20,)  # enough to be exact on, and a second on two busy cores
 ON_A_CPU: Final = 2  # ranks
 # A rank ends by itself before the limit, with what it knows: so many seconds, of a short limit a quarter.
-MARGIN: Final = 6.0
+MARGIN: Final = 8.0
 POLL: Final = 0.1  # seconds between two looks at silent ranks
 # After a rank has died, seconds for the others to say that they wait for it.
-AFTERMATH: Final = GRACE + 4.0
+AFTERMATH: Final = 2 * GRACE + 4.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,8 @@ class Board:
 
     def fail(self, event: TroubleEvent) -> None:
         """Say what happened, and wait to be ended with all that the others have to say."""
-        self.say(event)
+        if not self._gives_up:  # what is raised after that is the others' end
+            self.say(event)
         self._thread.join()
 
     def leave(self, seconds: Mapping[str, float]) -> None:
@@ -182,23 +183,32 @@ class Board:
 
     def _let_others_read(self, store: TCPStore) -> None:
         """The process of rank 0 may hold the store, so it is the last to go."""
-        arrived = store.add(_PREFIX + "read", 1)
-        give_up = time.monotonic() + GRACE
-        while self._group.rank == 0 and arrived < self._group.world_size and time.monotonic() < give_up:
-            time.sleep(LOOK / 4)
-            arrived = store.add(_PREFIX + "read", 0)
+        store.add(_PREFIX + "read", 1)
+        if self._group.rank == 0:
+            self._wait_for_all(store, "read", GRACE)
 
     def _give_up(self, store: TCPStore | None) -> None:
-        """Say all that is known and end the process, whatever its other threads wait for."""
+        """Say all that is known and end the process, whatever its other threads wait for.
+
+        It ends when the others have given up too: to those in a collective its end would look like a crash.
+        """
         self._gives_up = True
         with self._lock:
             self._write(encode(self._progress()))
         if store is not None:
+            store.set(_PREFIX + "failed", str(self._group.rank))
             self._publish(store)
-            time.sleep(2 * LOOK)  # for what the others publish now
+            store.add(_PREFIX + "given-up", 1)
+            self._wait_for_all(store, "given-up", GRACE + 1.0)
             self._pass_on(store)
             self._let_others_read(store)
         os._exit(GAVE_UP)
+
+    def _wait_for_all(self, store: TCPStore, what: str, seconds: float) -> None:
+        """Wait until every rank has counted itself under `what`, for so many seconds at most."""
+        limit = time.monotonic() + seconds
+        while store.add(_PREFIX + what, 0) < self._group.world_size and time.monotonic() < limit:
+            time.sleep(LOOK / 4)
 
     def _key(self, rank: int) -> str:
         return f"{_PREFIX}rank/{rank}"

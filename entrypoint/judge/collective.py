@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Final
+from typing import Final, Literal
 
 from entrypoint.collective.events import OPERATIONS, CollectiveEvent, Operation, ProgressEvent, how_far
 from entrypoint.judge.cause import cause
@@ -21,6 +21,10 @@ SHARE: Final = {"nccl": 0.05, "gloo": 2.0}
 DEVIATIONS: Final = 3.0
 # A call waits for nobody, so one that takes this share of the whole operation keeps the others waiting.
 HELD: Final = 0.5
+# Seconds below which a difference between ranks is the host's scheduler's: of calls (gloo computes in some of them), and
+# of sums, which a GPU times itself.
+NOISE_OF_CALLS: Final = {"nccl": 0.0005, "gloo": 0.1}
+NOISE_OF_SUMS: Final = {"nccl": 0.0, "gloo": 0.05}
 _LOOK: Final = "NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,NET show more"
 
 
@@ -170,8 +174,8 @@ def _reason(facts: RankFacts) -> str:
     return cause(facts.trouble.reason) if facts.trouble else ""
 
 
-def _backend(ranks: Ranks) -> str:
-    return next((facts.who.backend for facts in ranks.every if facts.who), "gloo")
+def _backend(ranks: Ranks) -> Literal["nccl", "gloo"]:
+    return "nccl" if any(facts.who and facts.who.backend == "nccl" for facts in ranks.every) else "gloo"
 
 
 def _incomplete(ranks: Ranks) -> list[Finding]:
@@ -258,7 +262,9 @@ def _slow_alone(ranks: Ranks, facts: RankFacts) -> str | None:
         return None
     middle = median(others)
     deviation = median(abs(seconds - middle) for seconds in others)
-    if facts.local.seconds <= middle + max(DEVIATIONS * deviation, SHARE[_backend(ranks)] * middle):
+    backend = _backend(ranks)
+    more = max(DEVIATIONS * deviation, SHARE[backend] * middle, NOISE_OF_SUMS[backend])
+    if facts.local.seconds <= middle + more:
         return None
     return f"a sum of its own takes {1e3 * facts.local.seconds:.3g} ms, and {1e3 * middle:.3g} ms on the others"
 
@@ -267,7 +273,7 @@ def _late(ranks: Ranks, facts: RankFacts) -> str | None:
     """Its calls against those of the others."""
     for key, event in facts.collectives.items():
         others = [f.collectives[key].held for f in _siblings(ranks, facts) if key in f.collectives]
-        if others and event.held - median(others) > HELD * event.seconds:
+        if others and event.held - median(others) > max(HELD * event.seconds, NOISE_OF_CALLS[_backend(ranks)]):
             held = f"its call of {_step(*key)} takes {1e3 * event.held:.3g} of {1e3 * event.seconds:.3g} ms"
             return f"{held}, and {1e3 * median(others):.3g} ms on the others"
     return None
