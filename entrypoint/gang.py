@@ -39,14 +39,14 @@ AFTERMATH: Final = 2 * GRACE + 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Starting:
     """The variables of each rank that this parent starts, by rank, and the size of the whole group."""
 
     world_size: int
     ranks: Mapping[int, Mapping[str, str]]
 
 
-def plan(environ: Mapping[str, str], device: str, gpus: int) -> Plan:
+def plan(environ: Mapping[str, str], device: str, gpus: int) -> Starting:
     """Raises ConfigError for half of torchrun's variables, MismatchError where there is one GPU to talk to itself."""
     given = [name for name in TORCHRUN if environ.get(name)]
     if given:
@@ -61,10 +61,10 @@ def plan(environ: Mapping[str, str], device: str, gpus: int) -> Plan:
     # As torchrun does: all ranks together would have a thread for each core as many times as there are ranks.
     threads = {"OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", "1")}
     ranks = {rank: {**group, **threads, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)}
-    return Plan(world_size=count, ranks=ranks)
+    return Starting(world_size=count, ranks=ranks)
 
 
-def _of_torchrun(environ: Mapping[str, str], given: Sequence[str]) -> Plan:
+def _of_torchrun(environ: Mapping[str, str], given: Sequence[str]) -> Starting:
     missing = [name for name in TORCHRUN if name not in given]
     if missing:
         what = f"{', '.join(given)} is set and {', '.join(missing)} is not, so nobody knows which ranks there are."
@@ -76,7 +76,7 @@ def _of_torchrun(environ: Mapping[str, str], given: Sequence[str]) -> Plan:
     if not 0 <= rank < world_size or world_size < 2:
         what = f"RANK={environ['RANK']} and WORLD_SIZE={environ['WORLD_SIZE']} are no rank of a group of two or more."
         raise ConfigError(what, "Start it with torchrun --nproc-per-node and --nnodes of at least two ranks.")
-    return Plan(world_size=world_size, ranks={rank: {}})
+    return Starting(world_size=world_size, ranks={rank: {}})
 
 
 def _free_port() -> int:
@@ -100,7 +100,7 @@ class Process:
 class Gang:
     """The ranks of this parent. Use as a context manager: leaving it ends every one with all that it started."""
 
-    def __init__(self, home: Path, device: str, environ: Mapping[str, str], group: Plan, seconds: float) -> None:
+    def __init__(self, home: Path, device: str, environ: Mapping[str, str], group: Starting, seconds: float) -> None:
         self._started = time.monotonic()
         self._deadline = self._started + seconds
         self._ranks = Ranks(world_size=group.world_size, ours=tuple(group.ranks), seconds=seconds)

@@ -38,7 +38,7 @@ MULTICAST_SUPPORTED: Final = 132  # CU_DEVICE_ATTRIBUTE_MULTICAST_SUPPORTED of c
 BEHIND: Final = 600.0
 
 
-class Run:
+class RankRun:
     """The steps of one rank, with the seconds of each."""
 
     def __init__(self, board: Board, group: Group, device: str) -> None:
@@ -69,9 +69,7 @@ class Run:
             self._board.at("alone", state="inside")
             self._board.say(_alone(where, group))
 
-    def _collective(
-        self, operation: Operation, size: int, base: torch.Tensor, where: torch.device
-    ) -> CollectiveEvent:
+    def _collective(self, operation: Operation, size: int, base: torch.Tensor, where: torch.device) -> CollectiveEvent:
         board, group = self._board, self._group
         collective = operations.KINDS[operation](base, group.rank, group.world_size)
 
@@ -201,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.dup2(2, 1)  # libraries print where they like, and the parent's stdout belongs to the user
     group = Group.of(os.environ)
     board = Board(stream, group, options.seconds)
-    run = Run(board, group, options.device)
+    run = RankRun(board, group, options.device)
     run.steps(options.sizes, options.seconds)
     board.leave(run.seconds)
     sys.stderr.flush()

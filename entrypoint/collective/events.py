@@ -119,9 +119,7 @@ class OverEvent:
     seconds: Mapping[str, float]
 
 
-CollectiveLine = (
-    RankEvent | ProgressEvent | LocalEvent | CollectiveEvent | AloneEvent | TroubleEvent | OverEvent
-)
+CollectiveLine = RankEvent | ProgressEvent | LocalEvent | CollectiveEvent | AloneEvent | TroubleEvent | OverEvent
 NAMES: Final[Mapping[type[CollectiveLine], str]] = {
     RankEvent: "rank",
     ProgressEvent: "progress",

@@ -105,9 +105,7 @@ KINDS: Final[dict[Operation, type[AllReduce] | type[AllGather] | type[ReduceScat
 }
 
 
-def alone(
-    base: torch.Tensor, rank: int, contributor: int, group: dist.ProcessGroup | None = None
-) -> torch.Tensor:
+def alone(base: torch.Tensor, rank: int, contributor: int, group: dist.ProcessGroup | None = None) -> torch.Tensor:
     """An all-reduce to which all but one rank give zeros: how many elements are not what that rank gave."""
     import torch.distributed as dist
 

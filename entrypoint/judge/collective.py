@@ -114,7 +114,9 @@ def _raised(ranks: Ranks) -> list[Finding]:
         what = f"{name(first)} has no memory for {_step(trouble.step, trouble.size)}: {cause(trouble.reason)}"
         advice = "End what else runs on that GPU (nvidia-smi), and check again."
         return [Finding(verdict="NOT_CHECKED", code=Code.INTERNAL, kind="memory", what=what, advice=advice)]
-    silent = [facts for facts in ranks.every if not (facts.trouble or facts.over or facts.progress and facts.progress.last)]
+    silent = [
+        facts for facts in ranks.every if not (facts.trouble or facts.over or facts.progress and facts.progress.last)
+    ]
     if silent and trouble.step not in {"join", "local"}:
         what = f"{names(silent)} stopped answering {_where(silent[0].progress)}; {name(first)} says:"
         return [gpu_fault("silent", f"{what} {cause(trouble.reason)}", f"{_drain(silent)}; {_LOOK}.")]
@@ -143,7 +145,9 @@ def _not_over(ranks: Ranks) -> list[Finding]:
         what = f"All {ranks.world_size} ranks hang {_where(guilty[0].progress)}: none came out of it {limit}."
         advice = f"Which one is at fault cannot be told from that: {_LOOK}. Start the job on other nodes."
         return [gpu_fault("hang", what, advice)]
-    what = f"{names(guilty)} hangs {_where(guilty[0].progress)}: {len(others)} of {ranks.world_size} ranks waited for it"
+    what = (
+        f"{names(guilty)} hangs {_where(guilty[0].progress)}: {len(others)} of {ranks.world_size} ranks waited for it"
+    )
     if guilty[0].progress is None or guilty[0].progress.step == "import":
         return [internal(f"{what} {limit}.", kind="hang")]
     return [gpu_fault("hang", f"{what} {limit}.", f"{_drain(guilty)}; {_LOOK}.")]
@@ -227,9 +231,7 @@ def _givers(ranks: Ranks) -> list[RankFacts]:
     ]
     asked = [{int(rank) for rank in facts.alone.wrong} for facts in ranks.every if facts.alone]
     for views in (gathered, asked):
-        by_most = [
-            rank for rank in ranks.facts if views and 2 * sum(rank in view for view in views) > len(views)
-        ]
+        by_most = [rank for rank in ranks.facts if views and 2 * sum(rank in view for view in views) > len(views)]
         if by_most and len(by_most) < ranks.world_size:
             return [ranks.facts[rank] for rank in by_most]
     return []

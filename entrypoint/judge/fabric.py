@@ -43,9 +43,7 @@ _AZURE: Final = "https://github.com/Azure/azurehpc-health-checks/blob/main/conf/
 FLOORS: Final = (
     BusFloor(models=_HOPPER, operations=("all-reduce",), gigabytes_per_second=370.0, source=_STAS, nvls=True),
     BusFloor(models=_HOPPER, operations=("all-reduce",), gigabytes_per_second=290.0, source=_STAS),
-    BusFloor(
-        models=_HOPPER, operations=("all-gather", "reduce-scatter"), gigabytes_per_second=290.0, source=_STAS
-    ),
+    BusFloor(models=_HOPPER, operations=("all-gather", "reduce-scatter"), gigabytes_per_second=290.0, source=_STAS),
     BusFloor(models=_BLACKWELL, operations=("all-reduce",), gigabytes_per_second=580.0, source=_STAS, nvls=True),
     BusFloor(models=_AMPERE, operations=("all-reduce",), gigabytes_per_second=180.0, source=_AZURE),
 )

@@ -18,7 +18,8 @@ HOST = {
     "commands": {"matrix", "rendered", "host"},
 }
 # What the judge and the probe may know of the container's side. Neither knows the other.
-JUDGE = {"events", "outcome", "settings", "spec", "choice"}
+JUDGE = {"events", "outcome", "settings", "spec", "choice", "ranks", "collective"}
+COLLECTIVE = {"events"}
 PROBE = {"events", "devices", "spec", "spelling"}
 PREFLIGHT = {"devices", "errors", "spec"}
 
@@ -44,7 +45,10 @@ def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
     assert used - {room} <= HOST[room]
 
 
-@pytest.mark.parametrize(("room", "known"), [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT)])
+@pytest.mark.parametrize(
+    ("room", "known"),
+    [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT), ("collective", COLLECTIVE)],
+)
 def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
     assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
 
