@@ -1,4 +1,4 @@
-"""What the ranks of a group left behind: their events, and how each process of ours ended. Judging is judge/collective."""
+"""What the ranks of a group left behind: their events, and how each of our processes ended. It judges nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integers whose sums float32 holds exactly, so that a result is right to the bit or wrong. Nothing here communicates."""
+"""Integers whose sums float32 holds exactly: a result is right to the bit or wrong. Nothing here communicates."""
 
 from __future__ import annotations
 

@@ -55,11 +55,11 @@ def _between(begun: torch.cuda.Event | float, ended: torch.cuda.Event | float) -
         assert isinstance(begun, float)
         assert isinstance(ended, float)
         return ended - begun
-    return begun.elapsed_time(ended) / 1000.0
+    return float(begun.elapsed_time(ended)) / 1000.0
 
 
 class Rounds:
-    """All rounds of one collective: samples without the warm-up's, seconds held by the calls, and the wrong elements."""
+    """All rounds of one collective: samples without the warm-up's, seconds held by calls, and the wrong elements."""
 
     def __init__(self, collective: Collective, device: torch.device) -> None:
         self._collective = collective

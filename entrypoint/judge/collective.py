@@ -16,13 +16,13 @@ from entrypoint.ranks import RankFacts, Ranks
 # Every rank that moved within the last seconds before the limit was slow, and none of them hung.
 MOVING: Final = 10.0
 # A rank is slow where its own sum takes longer than the others' median by more than 3 median absolute deviations and
-# this share. GPUs of a model differ by 1 to 2 %; processors of one machine share its caches and whoever else runs there.
+# this share. GPUs of a model differ by 1 to 2 %; processors of one machine share it with whoever else runs there.
 SHARE: Final = {"nccl": 0.05, "gloo": 2.0}
 DEVIATIONS: Final = 3.0
 # A call waits for nobody, so one that takes this share of the whole operation keeps the others waiting.
 HELD: Final = 0.5
-# Seconds below which a difference between ranks is the host's scheduler's: of calls (gloo computes in some of them), and
-# of sums, which a GPU times itself.
+# Seconds below which a difference between ranks is the host's scheduler's: of calls (gloo computes in some), and of
+# sums, which a GPU times itself.
 NOISE_OF_CALLS: Final = {"nccl": 0.0005, "gloo": 0.1}
 NOISE_OF_SUMS: Final = {"nccl": 0.0, "gloo": 0.05}
 _LOOK: Final = "NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,NET show more"
