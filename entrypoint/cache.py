@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +38,20 @@ _LARGEST: Final = 1 << 20
 Key = dict[str, Any]
 
 
-def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, environ: dict[str, str]) -> Key | None:
-    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused."""
+def key_of(  # noqa: PLR0913 - all that a verdict depends on
+    spec: ImageSpec,
+    home: Path,
+    devices: Devices,
+    settings: Settings,
+    environ: dict[str, str],
+    *,
+    run: Mapping[str, Any] | None = None,
+) -> Key | None:
+    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused.
+
+    `run` is what is known of the run that follows and decides what is checked: its attention calls, and under `auto`
+    digests of its configuration and model.
+    """
     if spec.device == "cpu":
         hardware: list[str] = [cpu_name(), str(os.cpu_count())]
     elif devices.identified:
@@ -53,7 +65,17 @@ def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, en
         "driver": devices.driver,
         "environment": {name: environ[name] for name in sorted(environ) if name.startswith(DECIDING)},
         "settings": describe(settings),
+        "run": dict(run) if run else None,
     }
+
+
+def load_deepest(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:
+    """The report kept for `key`. A deep verdict serves a start as well, and a start's serves no deep check."""
+    if key["settings"]["depth"] == "start":
+        deep = {**key, "settings": {**key["settings"], "depth": "deep"}}
+        if report := load(directory, deep, note):
+            return report
+    return load(directory, key, note)
 
 
 def _content(home: Path) -> str:

@@ -13,14 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, Generic, Protocol, TypeVar
 
 from entrypoint import activity, devices, limits
-from entrypoint.events import Event, PhaseEvent
-from entrypoint.outcome import LOG_TAIL, Outcome, Overrun
+from entrypoint.events import Depth, Event
+from entrypoint.outcome import LOG_TAIL, Ending, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
@@ -33,27 +33,56 @@ COMPUTING: Final = 0.1
 OnEvent = Callable[[Event], bool]
 
 
+class Witness(Protocol):
+    """What is kept of a child: how it ended, and by `take` its events. `phase` and `detail`: what it did last."""
+
+    ending: Ending
+    number: int
+    overrun: Overrun | None
+    phase: str
+    detail: str
+    out_of_memory: bool
+    log: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether the child has said its last word."""
+        ...
+
+    def take(self, line: bytes) -> Any:
+        """Add one line of the child; the event in it, or None when it is garbled."""
+        ...
+
+
+W = TypeVar("W", bound=Witness)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a child may take of the machine: `jobs` processes side by side, and `seconds` until it is ended."""
+    """What a child may take of the machine, `jobs` processes side by side and `seconds` until it is ended; and how deep
+    it looks, with the calls of the run that follows as JSON (preflight.shape) where they are known.
+    """
 
     jobs: int
     seconds: float
+    depth: Depth = "start"
+    shape: str = ""
 
 
-class Child:
-    """One `python -m entrypoint.probe`. Use as a context manager: leaving it ends the whole process group."""
+class Worker(Generic[W]):
+    """One `python -m MODULE ARGUMENTS --events FD`, a child of this package.
 
-    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
-        self.outcome = Outcome(device=device, backend=backend)
+    Use as a context manager: leaving it ends the whole process group.
+    """
+
+    def __init__(self, home: Path, module: str, arguments: Sequence[str], environ: dict[str, str], outcome: W) -> None:
+        self.outcome = outcome
         self._step_began = time.monotonic()
         self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
         self._oom_kills = limits.oom_kills()
         events, write_end = os.pipe()
         self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
-        command = [sys.executable, "-P", "-m", "entrypoint.probe"]
-        command += ["--backend", backend, "--device", device, "--events", str(write_end)]
-        command += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}"]
+        command = [sys.executable, "-P", "-m", module, *arguments, "--events", str(write_end)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -67,7 +96,7 @@ class Child:
         finally:
             os.close(write_end)
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Worker[W]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +111,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def run(self, deadline: float, on_event: OnEvent) -> Outcome:
+    def run(self, deadline: float, on_event: Callable[[Any], bool]) -> W:
         """Read until the child ends, `deadline` (time.monotonic) passes, or `on_event` returns False."""
         lines, log = bytearray(), bytearray()
         with selectors.DefaultSelector() as selector:
@@ -94,7 +123,12 @@ class Child:
         return self.outcome
 
     def _read(
-        self, selector: selectors.BaseSelector, lines: bytearray, log: bytearray, deadline: float, on_event: OnEvent
+        self,
+        selector: selectors.BaseSelector,
+        lines: bytearray,
+        log: bytearray,
+        deadline: float,
+        on_event: Callable[[Any], bool],
     ) -> None:
         """Drain both pipes. Helpers of the child may hold them open, so its own exit ends the wait, not end-of-file."""
         exited_at: float | None = None
@@ -119,7 +153,7 @@ class Child:
             if not self._take(lines, on_event):
                 self.outcome.ending = "stopped"
                 return
-            if self.outcome.done or self.outcome.unusable:
+            if self.outcome.finished:
                 # Nothing more will come, and torch's compiler workers can take nine seconds to say goodbye.
                 self.outcome.ending = "done"
                 return
@@ -128,12 +162,13 @@ class Child:
             elif not selector.get_map():
                 time.sleep(POLL)
 
-    def _take(self, lines: bytearray, on_event: OnEvent) -> bool:
+    def _take(self, lines: bytearray, on_event: Callable[[Any], bool]) -> bool:
         while (end := lines.find(b"\n")) >= 0:
             line = bytes(lines[:end])
             del lines[: end + 1]
+            before = (self.outcome.phase, self.outcome.detail)
             event = self.outcome.take(line)
-            if isinstance(event, PhaseEvent):
+            if (self.outcome.phase, self.outcome.detail) != before:
                 self._step_began = time.monotonic()
             if event is not None and not on_event(event):
                 return False
@@ -160,6 +195,16 @@ class Child:
             outcome.out_of_memory = -code == signal.SIGKILL and limits.oom_kills() > self._oom_kills
         else:
             outcome.ending, outcome.number = "exited", code
+
+
+class Child(Worker[Outcome]):
+    """One `python -m entrypoint.probe`: a backend is measured on a device."""
+
+    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
+        arguments = ["--backend", backend, "--device", device]
+        arguments += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}", "--depth", share.depth]
+        arguments += ["--shape", share.shape] if share.shape else []
+        super().__init__(home, "entrypoint.probe", arguments, environ, Outcome(device=device, backend=backend))
 
 
 def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:

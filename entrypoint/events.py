@@ -16,7 +16,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Phase = Literal["import", "machine", "compile", "correctness", "observe", "performance"]
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
@@ -24,9 +27,11 @@ PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 KERNEL_PHASES: Final = ("compile", "correctness", "observe", "performance")
 # What cannot be used, of an UnusableEvent.
 Subject = Literal["torch", "device", "backend"]
+# start: what decides whether this run can start, in seconds. deep: everything.
+Depth = Literal["start", "deep"]
 Direction = Literal["forward", "backward"]
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
-Dtype = Literal["bfloat16", "float16"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 TensorName = Literal["out", "dq", "dk", "dv", "lse"]
 
 
@@ -219,16 +224,31 @@ class SpeedEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparisonEvent:
+    """Least seconds of one direction of the call of `id`, the backend and torch's other kernels taking turns.
+
+    `others` {name: seconds}: flash and efficient are SDPA's kernels, forced; plain is attention written out, its time
+    scaled up where it got a part of the heads.
+    """
+
+    id: str
+    direction: Direction
+    own: float
+    others: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoneEvent:
     """The child's last line. `seconds` {phase: seconds spent in it}.
 
     `left_out` are the ids of all cases that were not run, for want of time. `written` {event: how many lines of it
-    came before this one} tells the reader what got lost.
+    came before this one} tells the reader what got lost. `deeper` are the ids of what only a deeper check runs.
     """
 
     seconds: Mapping[str, float]
     left_out: tuple[str, ...]
     written: Mapping[str, int]
+    deeper: tuple[str, ...] = ()
 
 
 Event = (
@@ -243,6 +263,7 @@ Event = (
     | CeilingEvent
     | BandwidthEvent
     | SpeedEvent
+    | ComparisonEvent
     | DoneEvent
 )
 NAMES: Final[Mapping[type[Event], str]] = {
@@ -257,6 +278,7 @@ NAMES: Final[Mapping[type[Event], str]] = {
     CeilingEvent: "ceiling",
     BandwidthEvent: "bandwidth",
     SpeedEvent: "speed",
+    ComparisonEvent: "comparison",
     DoneEvent: "done",
 }
 _TYPES: Final = {name: kind for kind, name in NAMES.items()}
@@ -264,22 +286,22 @@ _TYPES: Final = {name: kind for kind, name in NAMES.items()}
 
 def encode(event: Event) -> str:
     """The event as one line of JSON, without its end."""
-    return to_line(NAMES[type(event)], event)
+    return encode_as(NAMES[type(event)], event)
+
+
+def encode_as(name: str, event: DataclassInstance) -> str:
+    """An event of another child under its name, by the same rules."""
+    return json.dumps({"event": name, **_plain(asdict(event))}, allow_nan=False)
 
 
 def decode(line: bytes) -> Event:
     """The event in a line. Raises Garbled."""
-    event: Event = from_line(line, _TYPES)
+    event: Event = decode_as(line, _TYPES)
     return event
 
 
-def to_line(name: str, event: Any) -> str:
-    """A dataclass as one line of JSON under `name`: for the events of another child too."""
-    return json.dumps({"event": name, **_plain(asdict(event))}, allow_nan=False)
-
-
-def from_line(line: bytes, types: Mapping[str, Any]) -> Any:
-    """The dataclass, one of `types` {name: class}, in a line. Raises Garbled."""
+def decode_as(line: bytes, types: Mapping[str, type]) -> Any:
+    """The event in a line of another child, whose events by name are `types`. Raises Garbled."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:

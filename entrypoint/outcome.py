@@ -13,6 +13,7 @@ from entrypoint.events import (
     CaseErrorEvent,
     CaseEvent,
     CeilingEvent,
+    ComparisonEvent,
     DeviceFacts,
     DoneEvent,
     Event,
@@ -70,12 +71,18 @@ class Outcome:
     ceiling: CeilingEvent | None = None
     bandwidth: BandwidthEvent | None = None
     speeds: list[SpeedEvent] = field(default_factory=list)
+    comparisons: list[ComparisonEvent] = field(default_factory=list)
     kernels: dict[str, KernelsEvent] = field(default_factory=dict)
     done: DoneEvent | None = None
     garbled: int = 0
     taken: Counter[str] = field(default_factory=Counter)
     out_of_memory: bool = False
     log: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the child has said its last word."""
+        return self.done is not None or self.unusable is not None
 
     @property
     def gpu(self) -> DeviceFacts | None:
@@ -111,7 +118,7 @@ class Outcome:
 
     def _keep(self, event: Event) -> None:
         match event:
-            case FirstCallEvent() | CaseEvent() | CaseErrorEvent() | SpeedEvent():
+            case FirstCallEvent() | CaseEvent() | CaseErrorEvent() | SpeedEvent() | ComparisonEvent():
                 self._append(event)
             case KernelsEvent():
                 self.kernels[event.asked] = event
@@ -130,7 +137,7 @@ class Outcome:
             case DoneEvent():
                 self.done = event
 
-    def _append(self, event: FirstCallEvent | CaseEvent | CaseErrorEvent | SpeedEvent) -> None:
+    def _append(self, event: FirstCallEvent | CaseEvent | CaseErrorEvent | SpeedEvent | ComparisonEvent) -> None:
         match event:
             case FirstCallEvent():
                 self.first_calls.append(event)
@@ -140,3 +147,5 @@ class Outcome:
                 self.case_errors.append(event)
             case SpeedEvent():
                 self.speeds.append(event)
+            case ComparisonEvent():
+                self.comparisons.append(event)

@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "run an image with the GPUs and files of this machine",
     "inspect": "prove what can be proved about built images without a GPU",
     "sizes": "show what images take on disk, each and together",
+    "fleet": "show the reports of many nodes as one table, JSON or HTML page",
     "bench": "measure what a start, a build and a rendering cost",
     "lock": "resolve and hash the requirements in docker/locks again",
     "pins": "write the digests that the base images have now into images.yaml",

@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.collective import operations, patterns
-from entrypoint.collective.board import Board, Group
+from entrypoint.collective.board import Board, Membership
 from entrypoint.collective.events import (
     AloneEvent,
     CollectiveEvent,
@@ -41,7 +41,7 @@ BEHIND: Final = 600.0
 class RankRun:
     """The steps of one rank, with the seconds of each."""
 
-    def __init__(self, board: Board, group: Group, device: str) -> None:
+    def __init__(self, board: Board, group: Membership, device: str) -> None:
         self._board, self._group, self._name = board, group, device
         self.seconds: dict[str, float] = {}
 
@@ -108,7 +108,7 @@ class RankRun:
         self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - began
 
 
-def _open(name: str, group: Group) -> torch.device:
+def _open(name: str, group: Membership) -> torch.device:
     """This rank's device after a first allocation on it. Where a rank was given one GPU alone, that is its own."""
     import torch
 
@@ -120,7 +120,7 @@ def _open(name: str, group: Group) -> torch.device:
     return where
 
 
-def _who(where: torch.device, group: Group, environ: Mapping[str, str]) -> RankEvent:
+def _who(where: torch.device, group: Membership, environ: Mapping[str, str]) -> RankEvent:
     import torch
 
     on_gpu = where.type == "cuda"
@@ -177,7 +177,7 @@ def _local(base: torch.Tensor, rank: int, where: torch.device) -> LocalEvent:
     return LocalEvent(rank=rank, wrong=wrong, seconds=median(samples), samples=samples)
 
 
-def _alone(where: torch.device, group: Group) -> AloneEvent:
+def _alone(where: torch.device, group: Membership) -> AloneEvent:
     import torch.distributed as dist
 
     base = patterns.base(SMALL // operations.BYTES, where)
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     stream = os.fdopen(os.dup(options.events), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print where they like, and the parent's stdout belongs to the user
-    group = Group.of(os.environ)
+    group = Membership.of(os.environ)
     board = Board(stream, group, options.seconds)
     run = RankRun(board, group, options.device)
     run.steps(options.sizes, options.seconds)

@@ -48,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class Membership:
     """What torchrun tells a rank of its group: the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT."""
 
     rank: int
@@ -58,7 +58,7 @@ class Group:
     port: int
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Group:
+    def of(cls, environ: Mapping[str, str]) -> Membership:
         """Raises KeyError or ValueError for a variable that is missing or no number."""
         return cls(
             rank=int(environ["RANK"]),
@@ -75,7 +75,7 @@ class Board:
     After `seconds`, or soon after a rank has failed, it writes what it knows and ends this process with GAVE_UP.
     """
 
-    def __init__(self, stream: TextIO, group: Group, seconds: float) -> None:
+    def __init__(self, stream: TextIO, group: Membership, seconds: float) -> None:
         self._stream, self._group = stream, group
         self._deadline = time.monotonic() + seconds
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from entrypoint.events import from_line, to_line
+from entrypoint.events import decode_as, encode_as
 
 Operation = Literal["all-reduce", "all-gather", "reduce-scatter"]
 OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
@@ -142,10 +142,10 @@ def how_far(progress: ProgressEvent | None) -> tuple[int, int, int, int, int]:
 
 def encode(event: CollectiveLine) -> str:
     """The event as one line of JSON, without its end."""
-    return to_line(NAMES[type(event)], event)
+    return encode_as(NAMES[type(event)], event)
 
 
 def decode(line: bytes) -> CollectiveLine:
     """The event in a line. Raises Garbled."""
-    event: CollectiveLine = from_line(line, _TYPES)
+    event: CollectiveLine = decode_as(line, _TYPES)
     return event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from entrypoint.preflight.model import alternates
 # Axolotl's own default (utils/schemas/config.py).
 SEQUENCE_LEN: Final = 512
 DTYPES: Final[dict[str, Dtype]] = {"bf16": "bfloat16", "fp16": "float16"}
+WITH_FLOAT32: Final[dict[str, Dtype]] = {**DTYPES, "fp32": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +50,10 @@ def from_json(text: str) -> Shape:
     return Shape(**json.loads(text))
 
 
-def shape_of(facts: Facts) -> Shape | None:
-    """The shape of the run; None where config.json is not there, does not tell it, or the run is in float32."""
+def shape_of(facts: Facts, dtypes: Mapping[str, Dtype] = DTYPES) -> Shape | None:
+    """The shape of the run; None where config.json is not there, does not tell it, or its dtype is none of `dtypes`."""
     model = facts.model
-    if model is None or facts.dtype not in DTYPES:
+    if model is None or facts.dtype not in dtypes:
         return None
     if model.heads is None or model.kv_heads is None or model.head_dim is None or model.scale is None:
         return None
@@ -64,7 +66,7 @@ def shape_of(facts: Facts) -> Shape | None:
         scale=model.scale,
         rows=facts.rows,
         length=length if isinstance(length, int) and length > 0 else SEQUENCE_LEN,
-        dtype=DTYPES[facts.dtype],
+        dtype=dtypes[facts.dtype],
         packed=facts.pack,
         window=model.window,
         mixed=model.window is not None and (model.mixed or alternates(model)),

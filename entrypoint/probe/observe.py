@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,18 +32,23 @@ class Recording:
 
 
 def record(backend: backends.Backend, case: Case, where: torch.device) -> Recording:
-    """What one forward and backward ran: kernels on a GPU, operators on a CPU.
+    """What one forward and backward of a case ran."""
+    arguments, dout = make_inputs(case, where)
+    return recorded(where, lambda: forward_backward(backend, arguments, dout))
+
+
+def recorded(where: torch.device, call: Callable[[], object]) -> Recording:
+    """What `call` ran: kernels on a GPU, operators on a CPU.
 
     A CPU has no kernel events, so there its operators stand for them; the names leave out the bookkeeping ones.
     torch.profiler's own `profile` is this and, for one second of each start, imports of torch.distributed.
     """
     from torch.autograd.profiler import profile
 
-    arguments, dout = make_inputs(case, where)
     device.synchronize(where)  # nothing from before may fall into the recording
     on_gpu = where.type == "cuda"
     with profile(use_cpu=not on_gpu, use_device="cuda" if on_gpu else None, use_kineto=True) as recording:
-        forward_backward(backend, arguments, dout)
+        call()
         device.synchronize(where)
     events = recording.function_events or []
     if where.type == "cuda":

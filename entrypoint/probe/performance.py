@@ -6,13 +6,13 @@ float32, is many times faster than the matmul that would be its ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from entrypoint.events import BandwidthEvent, CeilingEvent, Direction, SpeedEvent
-from entrypoint.probe import calls
+from entrypoint.probe import calls, rivals
 from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
 from entrypoint.probe.eventlog import EventLog
@@ -53,15 +53,23 @@ def timed_cases(device_type: str, capabilities: Capabilities | None = None) -> t
 Survive = Callable[[str], AbstractContextManager[None]]
 
 
-def measure_speed(
-    backend: Backend, where: torch.device, log: EventLog, sensors: Sensors | NoSensors, survive: Survive
+def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
+    backend: Backend,
+    where: torch.device,
+    log: EventLog,
+    sensors: Sensors | NoSensors,
+    survive: Survive,
+    *,
+    timed: Sequence[Case],
+    compared: Sequence[Case],
 ) -> None:
     """Emit on a GPU `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case.
 
-    All of it takes SECONDS, and little more where calls are slow: at least one call of each is made.
+    All of that takes SECONDS, and little more where calls are slow: at least one call of each is made. `comparison`
+    for each case of `compared` follows.
     """
     clock = clock_for(where, sensors.sample)
-    timed, ceilings = timed_cases(where.type, backend.capabilities), where.type == "cuda"
+    ceilings = where.type == "cuda"
     budget = Budget(SECONDS[where.type], 2 * len(timed) + 2 * ceilings, clock.now)
     if ceilings:
         with log.phase("performance", "matmul"), survive("matmul"):
@@ -72,6 +80,10 @@ def measure_speed(
         with log.phase("performance", case.id), survive(case.id):
             for speed in attention_speeds(backend, case, where, clock, budget):
                 log.emit(speed)
+    for case in compared:
+        with log.phase("performance", f"{case.id} beside torch's"), survive(case.id):
+            for comparison in rivals.compare(backend, case, where, clock if ceilings else None):
+                log.emit(comparison)
 
 
 def attention_flops(case: Case, direction: Direction) -> float:

@@ -64,6 +64,29 @@ def test_the_verdict_comes_first_and_the_run_ends_well(training: Training) -> No
     assert '"attn_implementation": "sdpa"' in training.process.stdout
 
 
+def test_the_run_was_rehearsed_before_it_started(training: Training) -> None:
+    """By the Axolotl and the configuration of the training itself, on a smaller model, and nothing is left of it."""
+    lines = training.process.stderr.splitlines()
+    told = next(line for line in lines if line.startswith("  rehearsal "))
+
+    assert (
+        "Rehearsed 3 steps of llama with 2 layers: loss and gradients as plain attention's." in lines[_headline(lines)]
+    )
+    assert told.startswith("  rehearsal llama: 3 steps, loss ")
+    assert "of its budget" in told
+    assert sorted(path.name for path in training.folder.iterdir()) == [
+        "config.yml",
+        "model",
+        "out",
+        "prepared",
+        "text.jsonl",
+    ]
+
+
+def _headline(lines: list[str]) -> int:
+    return next(number for number, line in enumerate(lines) if line.startswith("axolotl-attn sdpa-cpu: PASS"))
+
+
 def test_three_steps_are_learned_from(training: Training) -> None:
     """One step after the other, each with a finite loss that is less than the one before."""
     steps = [entry for entry in training.state["log_history"] if "loss" in entry]

@@ -122,6 +122,21 @@ def test_the_command_is_told_which_backend_was_checked(launcher: Launcher) -> No
     assert launcher.run("sh", "-c", "echo $ATTN_BACKEND").stdout == b"sdpa\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "depth"),
+    [((), {}, "start"), (("--deep",), {}, "deep"), ((), {"ATTN_DEPTH": "deep"}, "deep")],
+)
+def test_a_check_is_as_deep_as_was_asked_for(
+    launcher: Launcher, words: tuple[str, ...], env: dict[str, str], depth: str
+) -> None:
+    """The child is told, and the report has the depth and what it leaves out."""
+    launcher.run("check", *words, **env)
+
+    report = launcher.report()
+    assert report["depth"] == depth
+    assert f"depth {depth}" in report["left_out"]
+
+
 KERNEL = {"name": "sdpa-cudnn", "packages": [], "architectures": [], "gradients": True, "eight_bit": False}
 
 

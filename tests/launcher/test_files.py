@@ -76,6 +76,19 @@ def test_other_settings_are_checked_again(launcher: Launcher) -> None:
     assert json.loads(result.stdout)["cached"] is False
 
 
+@pytest.mark.parametrize(("first", "then", "serves"), [("deep", "start", True), ("start", "deep", False)])
+def test_a_deep_verdict_serves_a_start_and_not_the_other_way_round(
+    launcher: Launcher, first: str, then: str, *, serves: bool
+) -> None:
+    """Everything that a start runs is in a deep check."""
+    cache = f"{launcher.inside}/cache"
+    launcher.run("check", "--json", ATTN_CACHE=cache, ATTN_DEPTH=first)
+
+    report = json.loads(launcher.run("check", "--json", ATTN_CACHE=cache, ATTN_DEPTH=then).stdout)
+
+    assert (report["cached"], report["depth"]) == (serves, "deep")
+
+
 DECIDING = ("TORCH_CUDNN_SDPA_DEPRIORITIZED", "CUDA_VISIBLE_DEVICES", "FLASH_ATTENTION_ARCH", "ONEDNN_MAX_CPU_ISA")
 
 

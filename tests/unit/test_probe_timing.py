@@ -237,7 +237,9 @@ def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
 
     for attention in (reference.attention, broken):
         backend = backends.Backend(name="test", attention=attention, no_gradient="none")
-        performance.measure_speed(backend, here, EventLog(stream), NoSensors("none"), survive)
+        timed = performance.timed_cases("cpu")
+        log, sensors = EventLog(stream), NoSensors("none")
+        performance.measure_speed(backend, here, log, sensors, survive, timed=timed, compared=())
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     measured = [(event["event"], event.get("direction")) for event in events if event["event"] != "phase"]
     assert measured == [("speed", "forward")]

@@ -17,11 +17,16 @@ HOST = {
     "host": {"matrix", "rendered"},
     "commands": {"matrix", "rendered", "host"},
 }
-# What the judge and the probe may know of the container's side. Neither knows the other.
-JUDGE = {"events", "outcome", "settings", "spec", "choice", "ranks", "collective"}
+# What the judge and the children may know of the container's side. Neither knows the other.
+JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "preflight", "ranks", "collective"}
+REHEARSAL = {"events", "outcome", "probe"}
 COLLECTIVE = {"events"}
 PROBE = {"events", "devices", "spec", "spelling"}
-PREFLIGHT = {"devices", "errors", "spec"}
+PREFLIGHT = {"devices", "errors", "events", "spec"}
+RACE = {"events", "preflight", "probe"}
+# What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
+FLEET = {"judge"}
+WRITERS = {"cache", "judge", "text"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -45,12 +50,27 @@ def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
     assert used - {room} <= HOST[room]
 
 
-@pytest.mark.parametrize(
-    ("room", "known"),
-    [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT), ("collective", COLLECTIVE)],
-)
+ROOMS = {
+    "judge": JUDGE,
+    "probe": PROBE,
+    "preflight": PREFLIGHT,
+    "rehearsal": REHEARSAL,
+    "race": RACE,
+    "collective": COLLECTIVE,
+    "fleet": FLEET,
+    "writers": WRITERS,
+}
+
+
+@pytest.mark.parametrize(("room", "known"), ROOMS.items())
 def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
     assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
+
+
+def test_the_judge_knows_of_a_rehearsal_its_events_alone() -> None:
+    names = {name for path in (ROOT / "entrypoint/judge").glob("*.py") for name in imported(path)}
+    of_it = {name for name in names if name.startswith("entrypoint.rehearsal")}
+    assert {name.split(".")[2] for name in of_it} <= {"events", "outcome"}
 
 
 def test_no_module_stands_outside_of_a_room() -> None:

@@ -16,6 +16,7 @@ from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Matrix, axolotl_lock, lock_path, platform_of, spec_path
 from attn_matrix.rendered import requirements
 from attn_matrix.rendered.bake import bake_file, bake_from_source
+from attn_matrix.rendered.kubernetes import kubernetes_files
 from attn_matrix.rendered.specs import image_specs
 from attn_matrix.rendered.tables import page
 from entrypoint.spec import BANNER, to_json
@@ -38,7 +39,7 @@ def render(matrix: Matrix, locks: Mapping[str, str]) -> dict[str, str]:
     if wrong:
         raise MatrixError(*wrong)
     schema = {"$comment": BANNER, **Matrix.model_json_schema()}
-    return {SCHEMA_FILE: _json(schema), IMAGES: page(matrix), **build_files(matrix)}
+    return {SCHEMA_FILE: _json(schema), IMAGES: page(matrix), **kubernetes_files(matrix), **build_files(matrix)}
 
 
 def build_files(matrix: Matrix) -> dict[str, str]:
