@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,11 +60,8 @@ def check(folder: Path, *words: str, **env: str) -> tuple[int, dict[str, Any], s
     """`check --collective` as a process: the exit code, the JSON of stdout, and stderr."""
     home = folder / "attn"
     home.mkdir()
-    (home / "entrypoint").symlink_to(ROOT / "entrypoint")
-    (home / "image.json").write_text((ROOT / "docker/specs/sdpa-cpu-base.json").read_text())
-    # The entrypoint finds its image beside itself, and a link would lead it elsewhere.
-    (home / "entrypoint").unlink()
-    subprocess.run(["cp", "-r", str(ROOT / "entrypoint"), str(home)], check=True)
+    shutil.copy(ROOT / "docker/specs/sdpa-cpu-base.json", home / "image.json")
+    shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
     environ = {"PATH": os.environ["PATH"], "ATTN_REPORT": str(folder / "report.json"), "ATTN_TIMEOUT": CHECK, **env}
     argv = [sys.executable, "-I", "-S", str(home / "entrypoint"), "check", "--collective", *words]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE)
