@@ -107,7 +107,7 @@ def test_half_of_a_group_is_config(tmp_path: Path, environ: dict[str, str], says
 
 def test_a_rank_that_never_comes_is_missing(tmp_path: Path) -> None:
     """One of two under torchrun's variables: nobody else is there, so nothing was measured."""
-    group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29623", "ATTN_TIMEOUT": "30"}
+    group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29623", "ATTN_TIMEOUT": "12"}
     code, report, stderr = check(tmp_path, "--json", **group)
     assert (code, report["verdict"]) == (95, "NOT_CHECKED"), stderr
     assert "rank 1" in report["reasons"][0]
