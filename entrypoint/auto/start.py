@@ -13,7 +13,6 @@ from typing import Any, Final
 from entrypoint.auto import choice, copy
 from entrypoint.auto.candidates import Candidate, candidates
 from entrypoint.auto.choice import Timed
-from entrypoint.auto.contest import Contest, hold
 from entrypoint.console import say
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, NoBackendError
@@ -22,7 +21,8 @@ from entrypoint.preflight.commandline import parse, replaced
 from entrypoint.preflight.facts import Stage
 from entrypoint.preflight.flight import Flight, look
 from entrypoint.preflight.judge import KEYS, apply
-from entrypoint.preflight.shape import WITH_FLOAT32, Shape, shape_of
+from entrypoint.preflight.shape import WITH_FLOAT32, shape_of
+from entrypoint.shape import Shape
 
 # Of the whole check's time, what the race may take.
 SHARE: Final = 0.5
@@ -61,6 +61,8 @@ class Auto:
 
         Raises NoBackendError where none that was tried may be used.
         """
+        from entrypoint.auto.contest import Contest, hold  # not for a start that remembers
+
         began = time.monotonic()
         allowed = [item for item in self.candidates() if item.reason is None]
         device = "cpu" if self.flight.facts.on_cpu else "cuda:0"
