@@ -35,11 +35,14 @@ _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
        docker run {options}axolotl-attn:ID check [--json] [--deep] [--config FILE] [--html FILE]
+       docker run {options}axolotl-attn:ID check --collective
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
 report goes to stdout as JSON, and with --deep everything is checked. The Axolotl configuration in COMMAND,
-or FILE, is judged first: what attention it will really run, and whether that is what it asks for.
+or FILE, is judged first: what attention it will really run, and whether that is what it asks for. With
+--collective the GPUs add and exchange integers, and nothing else is checked: those of this container, or under
+torchrun all ranks of all nodes.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
@@ -80,6 +83,8 @@ class Start:
     as_json: bool = False
     deep: bool = False
     config: str | None = None  # the configuration that `check` names
+    collective: bool = False
+    speaks: bool = True  # one rank of many prints the report, unless another has more to say than that all is well
     files: dict[str, str] = field(default_factory=dict)  # where `check` writes each form of the report
     nvsentinel: bool = False  # whether `check` ends with NVSentinel's exit codes
     flight: Flight | None = None
@@ -171,12 +176,14 @@ def _parse(argv: Sequence[str], start: Start) -> None:
         name, equals, value = word.partition("=")
         if word == "--json":
             start.as_json = True
+        elif word == "--collective":
+            start.collective = True
         elif word == "--deep":
             start.deep = True
         elif name in values:
             _take(name, value if equals else next(words, ""), start)
         else:
-            known = did_you_mean(name, ["--json", "--deep", *values, "--help"])
+            known = did_you_mean(name, ["--json", "--deep", "--collective", *values, "--help"])
             raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
 
 
@@ -212,6 +219,8 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
+        if start.collective:
+            return _collective(start, settings, devices)
         key = None
         if settings.cache is not None:
             key = cache.key_of(start.spec, HOME, devices, settings, start.given, run=_run(start))
@@ -367,6 +376,23 @@ def _checked(start: Start, settings: Settings, devices: Devices) -> dict[str, An
     return {**report, "choice": start.choice}
 
 
+def _collective(start: Start, settings: Settings, devices: Devices) -> dict[str, Any]:
+    """The report of `check --collective`. No verdict is kept: links and other nodes are no part of a cache's key."""
+    from entrypoint import collected, gang
+    from entrypoint.judge.collective import judge_collective
+    from entrypoint.report import build
+
+    group = gang.plan(start.environ, start.spec.device, devices.count)
+    start.speaks = 0 in group.ranks
+    say(f"collectives of {group.world_size} ranks; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
+    with gang.Gang(HOME, start.spec.device, start.environ, group, settings.timeout) as running:
+        ranks = running.run()
+    findings = judge_collective(ranks, fails=settings.slow == "fail")
+    report = build(start.spec, settings.backend, [], findings, time.monotonic() - start.started)
+    logs = [facts.log for facts in ranks.every if facts.log and facts.ending != "over"]
+    return {**report, "logs": [*report["logs"], *logs], "collective": collected.document(ranks)}
+
+
 def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: dict[str, Any]) -> dict[str, Any]:
     """The report with the rehearsal of the run that may now start; untouched where none may, or nobody wants one."""
     if start.flight is None or settings.rehearse == "off" or report["code"]["number"]:
@@ -438,8 +464,9 @@ def _publish(start: Start, path: str, report: dict[str, Any]) -> int:
             file.write(summary(report))
     except OSError:
         pass
-    write(to_text(report))
-    if start.as_json:
+    if start.speaks or report["verdict"] != "PASS":
+        write(to_text(report))
+    if start.as_json and start.speaks:
         sys.stdout.write(to_json(report))
         sys.stdout.flush()
     return _code(start, int(report["code"]["number"]))
