@@ -18,7 +18,7 @@ HOST = {
     "commands": {"matrix", "rendered", "host"},
 }
 # What the judge and the children may know of the container's side. Neither knows the other.
-JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "preflight", "ranks", "collective"}
+JUDGE = {"choice", "collective", "events", "light", "outcome", "preflight", "ranks", "rehearsal", "settings", "spec"}
 REHEARSAL = {"events", "outcome", "probe"}
 PROBE = {"events", "devices", "shape", "spec", "spelling"}
 PREFLIGHT = {"devices", "errors", "events", "shape", "spec"}
