@@ -60,7 +60,7 @@ W = TypeVar("W", bound=Witness)
 @dataclass(frozen=True, kw_only=True)
 class Share:
     """What a child may take of the machine, `jobs` processes side by side and `seconds` until it is ended; and how deep
-    it looks, with the calls of the run that follows as JSON (preflight.shape) where they are known.
+    it looks, with the calls of the run that follows as JSON (shape.py) where they are known.
     """
 
     jobs: int

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint import cache, inductor_cache, kernels_cache, launch, libcuda
+from entrypoint import cache, compilers, kernels_cache, launch, libcuda, seal
 from entrypoint.choice import refuse_early, vendor_of
 from entrypoint.console import say, write
 from entrypoint.devices import NVIDIA, Devices, cpu_name, look
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, MismatchError, NoBackendError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, VerdictName
+from entrypoint.light import dataclass, field, replace
 from entrypoint.settings import AUTO, DEFAULT_REPORT, Settings, read
 from entrypoint.spec import ImageSpec, from_json
 from entrypoint.spelling import did_you_mean
@@ -35,11 +35,14 @@ _HELP: Final = ("--help", "-h")
 USAGE: Final = """\
 usage: docker run {options}axolotl-attn:ID [COMMAND [ARG…]]
        docker run {options}axolotl-attn:ID check [--json] [--deep] [--config FILE] [--html FILE]
+       docker run {options}axolotl-attn:ID check --collective
 
 Proves that attention is right, fast and the kernel asked for on the GPU at hand, then becomes COMMAND.
 Without COMMAND, or with `check`, it prints the report and exits with the verdict's code; with --json the
 report goes to stdout as JSON, and with --deep everything is checked. The Axolotl configuration in COMMAND,
-or FILE, is judged first: what attention it will really run, and whether that is what it asks for.
+or FILE, is judged first: what attention it will really run, and whether that is what it asks for. With
+--collective the GPUs add and exchange integers, and nothing else is checked: those of this container, or under
+torchrun all ranks of all nodes.
 
   ATTN_CHECK    enforce (default), warn: run COMMAND whatever the verdict, off: no check
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
@@ -80,14 +83,28 @@ class Start:
     as_json: bool = False
     deep: bool = False
     config: str | None = None  # the configuration that `check` names
+    collective: bool = False
+    speaks: bool = True  # one rank of many prints the report, unless another has more to say than that all is well
     files: dict[str, str] = field(default_factory=dict)  # where `check` writes each form of the report
     nvsentinel: bool = False  # whether `check` ends with NVSentinel's exit codes
     flight: Flight | None = None
     auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
     untimed: str = "no configuration is known"  # why it cannot
     choice: dict[str, Any] | None = None
+    kept: compilers.Kept = compilers.NONE
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The environment without the compilers' folders that we chose: no verdict depends on where they are."""
+        return {name: value for name, value in self.environ.items() if name not in self.kept.variables}
+
+    def keep(self, kept: compilers.Kept) -> None:
+        """Let the check's compilers and the command's use this folder."""
+        self.kept = kept
+        self.environ.update(kept.variables)
+        self.notes += filter(None, [kernels_cache.seed(HOME, self.environ)])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -124,15 +141,20 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         # Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
         return _stop(start, error)
     path = launch.resolve(start.command, environ) if start.command else ""
-    start.notes += filter(None, [kernels_cache.seed(HOME, environ)])
     if start.spec.vendor == NVIDIA:
         start.library = libcuda.find(environ)
         environ.update(start.library.variables)
-    if start.spec.device == "cpu":
-        environ.update(inductor_cache.variables(environ, cpu_name()))
+    start.keep(_kept(start, settings.cache))
     if settings.check == "off":
         launch.become(path, start.command, environ)
     return _finish(start, settings, _verdict(start, settings), path)
+
+
+def _kept(start: Start, directory: str | None) -> compilers.Kept:
+    """The folder of the compilers in `directory`, or one of this container's own."""
+    cpu = cpu_name() if start.spec.device == "cpu" else None
+    name = compilers.identity(look(start.environ, vendor=start.spec.vendor), cpu, start.environ)
+    return compilers.prepare(directory, str(HOME), name, start.given, start.notes.append)
 
 
 def usage(spec: ImageSpec) -> str:
@@ -154,12 +176,14 @@ def _parse(argv: Sequence[str], start: Start) -> None:
         name, equals, value = word.partition("=")
         if word == "--json":
             start.as_json = True
+        elif word == "--collective":
+            start.collective = True
         elif word == "--deep":
             start.deep = True
         elif name in values:
             _take(name, value if equals else next(words, ""), start)
         else:
-            known = did_you_mean(name, ["--json", "--deep", *values, "--help"])
+            known = did_you_mean(name, ["--json", "--deep", "--collective", *values, "--help"])
             raise ConfigError(f"check does not take {word!r}. {known}", "See check --help.")
 
 
@@ -195,9 +219,11 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
         refuse_early(start.spec, settings, devices)
         if start.library:
             libcuda.require(start.library, start.environ)
+        if start.collective:
+            return _collective(start, settings, devices)
         key = None
         if settings.cache is not None:
-            key = cache.key_of(start.spec, HOME, devices, settings, start.environ, run=_run(start))
+            key = cache.key_of(start.spec, HOME, devices, settings, start.given, run=_run(start))
         if settings.cache is not None and key is None:
             start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
         report = _remembered(start, settings, key)
@@ -214,6 +240,8 @@ def _verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
         what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
         report = _refused(start, settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
+        import traceback
+
         return {**report, "logs": [traceback.format_exc()]}
 
 
@@ -284,6 +312,8 @@ def _shape(start: Start) -> dict[str, Any] | None:
     """The attention calls of the run that follows, where its configuration and config.json tell them."""
     if start.flight is None:
         return None
+    from dataclasses import asdict
+
     from entrypoint.preflight.shape import shape_of
 
     shape = shape_of(start.flight.facts)
@@ -305,7 +335,26 @@ def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict
 
 
 def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key | None) -> dict[str, Any]:
-    """Measure and judge; a verdict that lets a start go on is kept."""
+    """Measure and judge; a verdict that lets a start go on is kept, and so is what was compiled for it."""
+    if problem := compilers.problem(start.kept):
+        start.notes.append(problem)
+        start.keep(_kept(start, None))
+    doubtful = compilers.unproved(start.kept)
+    report = _checked(start, settings, devices)
+    if doubtful and report["verdict"] not in cache.KEPT:
+        start.notes.append(f"It failed with what compilers kept in {start.kept.path}, so it was checked without that.")
+        start.keep(compilers.fresh(start.kept.variables, start.notes.append))
+        report = _checked(start, settings, devices)
+    if report["verdict"] in cache.KEPT and start.kept.path:
+        with contextlib.suppress(OSError):  # it is full: what was compiled serves this start
+            seal.write(start.kept.path, start.kept.sealed)
+    if key is not None and settings.cache is not None:
+        cache.save(settings.cache, key, report, start.notes.append)
+    return {**report, "notes": [*report["notes"], *start.notes]}
+
+
+def _checked(start: Start, settings: Settings, devices: Devices) -> dict[str, Any]:
+    """The report of one check, without the notes of the start."""
     from entrypoint.measure import Check
     from entrypoint.report import build
 
@@ -324,10 +373,24 @@ def _measured(start: Start, settings: Settings, devices: Devices, key: cache.Key
         start.notes.append(f"{added} kernels were compiled: none that came with the image fitted this GPU and call.")
     requested = AUTO if start.auto else settings.backend
     report = build(start.spec, requested, judged, [], time.monotonic() - start.started, depth=settings.depth)
-    report["choice"] = start.choice
-    if key is not None and settings.cache is not None:
-        cache.save(settings.cache, key, report, start.notes.append)
-    return {**report, "notes": [*report["notes"], *start.notes]}
+    return {**report, "choice": start.choice}
+
+
+def _collective(start: Start, settings: Settings, devices: Devices) -> dict[str, Any]:
+    """The report of `check --collective`. No verdict is kept: links and other nodes are no part of a cache's key."""
+    from entrypoint import collected, gang
+    from entrypoint.judge.collective import judge_collective
+    from entrypoint.report import build
+
+    group = gang.plan(start.environ, start.spec.device, devices.count)
+    start.speaks = 0 in group.ranks
+    say(f"collectives of {group.world_size} ranks; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
+    with gang.Gang(HOME, start.spec.device, start.environ, group, settings.timeout) as running:
+        ranks = running.run()
+    findings = judge_collective(ranks, fails=settings.slow == "fail")
+    report = build(start.spec, settings.backend, [], findings, time.monotonic() - start.started)
+    logs = [facts.log for facts in ranks.every if facts.log and facts.ending != "over"]
+    return {**report, "logs": [*report["logs"], *logs], "collective": collected.document(ranks)}
 
 
 def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: dict[str, Any]) -> dict[str, Any]:
@@ -401,8 +464,9 @@ def _publish(start: Start, path: str, report: dict[str, Any]) -> int:
             file.write(summary(report))
     except OSError:
         pass
-    write(to_text(report))
-    if start.as_json:
+    if start.speaks or report["verdict"] != "PASS":
+        write(to_text(report))
+    if start.as_json and start.speaks:
         sys.stdout.write(to_json(report))
         sys.stdout.flush()
     return _code(start, int(report["code"]["number"]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from entrypoint.errors import ConfigError
+from entrypoint.light import dataclass
 from entrypoint.spec import ImageSpec
 from entrypoint.spelling import did_you_mean
 

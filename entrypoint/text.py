@@ -40,6 +40,7 @@ def to_text(report: Report) -> str:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
         lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_depth(report), *_seconds(report)]
     lines += _rehearsal(report.get("rehearsal"))  # absent from reports of earlier versions
+    lines += _collective(report.get("collective"))
     lines += [_line("note", note) for note in report["notes"]]
     return "\n".join(lines) + "\n"
 
@@ -48,6 +49,14 @@ def summary(report: Report) -> str:
     """The first lines of the text, at most SUMMARY_BYTES of UTF-8: for Kubernetes' termination message."""
     text = "\n".join(_headline(report) + [f"also: {reason}" for reason in report["reasons"][1:]])
     return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
+
+
+def _collective(part: Row | None) -> list[str]:
+    if not part:
+        return []
+    from entrypoint.collected import lines  # only for who asked for it: a plain start loads none of it
+
+    return [_line(label, text) for label, text in lines(part)]
 
 
 def _line(label: str, text: str) -> str:

@@ -24,6 +24,7 @@ COMMANDS = {
     "render": "write the generated files from images.yaml, or compare them with --check",
     "build": "build images with docker buildx bake and load them into the engine",
     "run": "run an image with the GPUs and files of this machine",
+    "warm": "record, on this machine's GPU, what compilers make for an image, to be added to it or to a volume",
     "inspect": "prove what can be proved about built images without a GPU",
     "sizes": "show what images take on disk, each and together",
     "fleet": "show the reports of many nodes as one table, JSON or HTML page",

@@ -15,8 +15,8 @@ from entrypoint.console import say
 from entrypoint.events import DeviceFacts, Event, PhaseEvent
 from entrypoint.judge.cause import cause
 from entrypoint.outcome import Outcome
-from entrypoint.preflight.shape import Shape
 from entrypoint.race.contestant import Contestant, to_json
+from entrypoint.shape import Shape
 
 # Of the seconds that are left, what a child may take while there are others to go on without the one that hangs.
 SHARE: Final = 2.0 / 3.0

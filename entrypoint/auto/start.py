@@ -21,7 +21,8 @@ from entrypoint.preflight.commandline import parse, replaced
 from entrypoint.preflight.facts import Stage
 from entrypoint.preflight.flight import Flight, look
 from entrypoint.preflight.judge import KEYS, apply
-from entrypoint.preflight.shape import WITH_FLOAT32, Shape, shape_of
+from entrypoint.preflight.shape import WITH_FLOAT32, shape_of
+from entrypoint.shape import Shape
 
 # Of the whole check's time, what the race may take.
 SHARE: Final = 0.5

@@ -169,9 +169,15 @@ def _signal(number: int) -> str:
 
 
 def _left(outcome: Rehearsal) -> Finding | None:
+    """What was not compared, and why."""
     if outcome.left is not None:
         return not_rehearsed(outcome.left.reason)
-    return not_rehearsed("it ended without comparing anything") if outcome.compared is None else None
+    if outcome.compared is None or "run" not in outcome.steps:
+        return not_rehearsed("it ended without comparing anything")
+    if outcome.compared.reference is None:
+        return not_rehearsed("with plain attention the small model's loss is not finite")
+    compared = any(weight.kind == "gradient" for weight in weights(outcome))
+    return None if compared else not_rehearsed("no gradient of the small model could be compared")
 
 
 # --- what it measured ---------------------------------------------------------------------------------------------

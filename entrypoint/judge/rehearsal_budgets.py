@@ -18,6 +18,9 @@ from entrypoint.rehearsal.outcome import Rehearsal
 
 MULTIPLE: Final = 4.0
 ROUNDINGS: Final = 4.0
+# A loss is summed and returned in float32, in which one of 6.7 has neighbours 7e-8 away: a baseline that meets the very
+# same one says nothing of the next.
+SUMMED: Final = 64.0
 # A gradient far smaller than the largest one is mostly rounding of what it is a part of: its budget has this share of
 # a rounding at the scale of the largest.
 SMALL: Final = 0.01
@@ -66,7 +69,7 @@ def _losses(outcome: Rehearsal) -> Iterable[Weight]:
     if compared is None or not compared.reference:
         return
     error, own = (_apart(loss, compared.reference) for loss in (compared.run, compared.baseline))
-    budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + ROUNDINGS * roundoff(outcome)
+    budget = MULTIPLE * (own if math.isfinite(own) else 0.0) + ROUNDINGS * roundoff(outcome) + SUMMED * FLOAT32
     yield Weight(what="loss", error=error, budget=budget, kind="loss")
 
 

@@ -10,7 +10,7 @@ from entrypoint.probe.backends import Backend, Feature
 from entrypoint.probe.cases import CAUSAL_64, VARLEN_64, Case, always_shifted
 
 if TYPE_CHECKING:
-    from entrypoint.preflight.shape import Shape
+    from entrypoint.shape import Shape
 
 # Positions that are checked at most: longer runs are checked at these. SDPA takes a window or packed documents as a
 # mask of the square, which is 64 MB at 8,192.

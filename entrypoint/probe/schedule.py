@@ -12,7 +12,7 @@ from entrypoint.probe import backends, cases, compact, own, performance, rivals
 from entrypoint.probe.backends import NAMES, Backend
 
 if TYPE_CHECKING:
-    from entrypoint.preflight.shape import Shape
+    from entrypoint.shape import Shape
 
 # Causal and full, head_dim 64 and 128: no check goes without them, whatever they take to compile.
 ALWAYS = 4
@@ -166,7 +166,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Those that `asked` reads."""
     parser.add_argument("--depth", default="deep", choices=get_args(Depth), help="how much is run (default: deep)")
     parser.add_argument(
-        "--shape", default="", metavar="JSON", help="calls of the run that follows (preflight/shape.py)"
+        "--shape", default="", metavar="JSON", help="calls of the run that follows (entrypoint/shape.py)"
     )
 
 
@@ -174,7 +174,7 @@ def asked(options: argparse.Namespace) -> Asked:
     """Raises what json and Shape raise."""
     if not options.shape:
         return Asked(depth=options.depth)
-    from entrypoint.preflight.shape import from_json
+    from entrypoint.shape import from_json
 
     return Asked(depth=options.depth, shape=from_json(options.shape))
 

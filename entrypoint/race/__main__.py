@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from entrypoint import shape as shapes
 from entrypoint.events import CaseEvent, Direction, SpeedEvent, UnusableEvent
-from entrypoint.preflight import shape as shapes
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe import calls, device, facts
 from entrypoint.probe.__main__ import Unusable, case_error_if_it_raises, unusable_if_it_raises
 from entrypoint.probe.eventlog import EventLog
@@ -26,6 +25,7 @@ from entrypoint.race import rows
 from entrypoint.race.batch import Batch
 from entrypoint.race.contestant import Contestant
 from entrypoint.race.layer import Inputs, Kind, Layer, Problem, inputs_of, kinds_of, preferred
+from entrypoint.shape import Shape
 
 if TYPE_CHECKING:
     import torch
@@ -241,7 +241,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "speeds for each BACKEND/KIND, the last of an id counting. It never judges.",
     )
     parser.add_argument("--contestants", required=True, help="as entrypoint/race/contestant.py writes them")
-    parser.add_argument("--shape", required=True, help="as entrypoint/preflight/shape.py writes it")
+    parser.add_argument("--shape", required=True, help="as entrypoint/shape.py writes it")
     parser.add_argument("--device", required=True, help="torch's name for the device: cuda:0, cpu")
     parser.add_argument("--events", default=1, type=int, metavar="FD", help="file descriptor of the lines (default: 1)")
     parser.add_argument("--thorough", action="store_true", help="every one to the end, to measure a race by")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from entrypoint.preflight.shape import Shape
+from entrypoint.shape import Shape
 
 SEED: Final = 20
 SHORTEST: Final = 16

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from entrypoint.preflight.shape import Shape
 from entrypoint.race.batch import Batch
 from entrypoint.race.contestant import Contestant
+from entrypoint.shape import Shape
 
 if TYPE_CHECKING:
     import torch

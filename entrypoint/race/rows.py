@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from entrypoint.events import TensorErrors, TensorName
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe.calls import loss_of
 from entrypoint.probe.reference import product
 from entrypoint.race import batch as batches
 from entrypoint.race.layer import Inputs, Problem
+from entrypoint.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

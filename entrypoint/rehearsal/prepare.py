@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,8 +82,15 @@ def takes_head_dim(config: Any) -> bool:
     if type(config) not in classes:
         raise Left(f"transformers has no causal language model of the type {config.model_type}")
     module = inspect.getmodule(classes[type(config)])
-    text = inspect.getsource(module) if module else ""
-    return "config.head_dim" in text or '"head_dim"' in text
+    return reads_head_dim(inspect.getsource(module) if module else "")
+
+
+def reads_head_dim(code: str) -> bool:
+    """Whether attention takes its width from head_dim, or as MLA does from keys of its own, and not from hidden_size.
+
+    GPT-NeoX reads it for its rotation alone.
+    """
+    return bool(re.search(r"self\.head_dim = [^\n]*\bhead_dim\b|self\.qk_nope_head_dim = ", code))
 
 
 def configured(task: Task, log: Stages) -> Any:

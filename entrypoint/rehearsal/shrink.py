@@ -67,7 +67,8 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
     indices = chosen_layers(full.get("layer_types"), layers)
     kinds = tuple(str(full["layer_types"][index]) for index in indices) if full.get("layer_types") else ()
     values |= _layers(full, indices)
-    said.append(f"{len(indices)} of {layers} layers{f' ({_counted(kinds)})' if len(set(kinds)) > 1 else ''}")
+    if len(indices) < layers:
+        said.append(f"{len(indices)} of {layers} layers{f' ({_counted(kinds)})' if len(set(kinds)) > 1 else ''}")
     if free_head_dim:
         values["head_dim"] = head_dim
         small_hidden = min(hidden, HIDDEN)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 Step = Callable[[Any, Any, Mapping[str, Any], Callable[[], "torch.Tensor"]], "torch.Tensor"]
 
 
-class Stopped(Exception):
-    """Enough steps were made."""
+# float16's scaler begins at 65,536 and comes down by skipping steps; a rehearsal has none to skip.
+FIRST_SCALE = 256.0
 
 
 def imported() -> None:
@@ -99,12 +99,13 @@ def trainer_of(cfg: Any, rows: Any, model: Any, tokenizer: Any, adapter: Any) ->
         peft_config=adapter,
     )
     PluginManager.get_instance().post_trainer_create(cfg, trainer)
+    if (scaler := getattr(trainer.accelerator, "scaler", None)) is not None:
+        scaler._init_scale = FIRST_SCALE
     return trainer
 
 
 def train(trainer: Any, step: Step) -> None:
-    """Axolotl's own loop, in which `step` stands in the place of training_step and may call it. Ends with its steps, or
-    with Stopped."""
+    """Axolotl's own loop, in which `step` stands in the place of training_step and may call it."""
     own = trainer.training_step
 
     def training_step(model: Any, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -113,7 +114,5 @@ def train(trainer: Any, step: Step) -> None:
     trainer.training_step = training_step
     try:
         trainer.train()
-    except Stopped:
-        pass
     finally:
         trainer.training_step = own

@@ -15,9 +15,9 @@ from pathlib import Path
 from entrypoint.events import CaseEvent
 from entrypoint.judge.budgets import weigh_case, worst_of
 from entrypoint.judge.verdict import conduct_of
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe import accuracy, cases, compact, memory, own
 from entrypoint.probe.backends import Backend
+from entrypoint.shape import Shape
 from tests.defects.seeded import wrong_kernels
 from tests.unit.wrong_kernels import EVERYTHING, backend, kernel
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe import accuracy, backends, cases, compact, device, memory, own
+from entrypoint.shape import Shape
 from tests.defects import table
 from tests.defects.seeded import wrong_kernels
 from tests.unit.wrong_kernels import EVERYTHING, backend, kernel

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from entrypoint.judge.budgets import weigh_case
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe import accuracy, backends, device, facts, memory, own, schedule
+from entrypoint.shape import Shape
 
 # Seeds of the check itself are below.
 FRESH = 1000

@@ -106,7 +106,7 @@ def test_another_choice_of_kernels_is_checked_again(launcher: Launcher, name: st
 def test_a_damaged_cache_is_ignored_with_a_line(launcher: Launcher, text: str) -> None:
     """Corrupt or foreign entries cost a check, never a start, and the report says so."""
     cached_run(launcher)
-    (entry,) = cache_of(launcher).iterdir()
+    (entry,) = cache_of(launcher).glob("*.json")
     entry.write_text(text)
 
     report = json.loads(cached_run(launcher))
@@ -118,7 +118,7 @@ def test_a_damaged_cache_is_ignored_with_a_line(launcher: Launcher, text: str) -
 def test_an_old_verdict_is_checked_again(launcher: Launcher) -> None:
     """After a day, or with a clock that went back, a verdict is stale."""
     cached_run(launcher)
-    (entry,) = cache_of(launcher).iterdir()
+    (entry,) = cache_of(launcher).glob("*.json")
     document = json.loads(entry.read_text())
     entry.write_text(json.dumps(document | {"saved": document["saved"] - 25 * 3600}))
 

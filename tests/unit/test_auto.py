@@ -21,8 +21,8 @@ from entrypoint.preflight import config
 from entrypoint.preflight.commandline import parse, replaced
 from entrypoint.preflight.facts import Facts
 from entrypoint.preflight.judge import KEYS, apply, judge
-from entrypoint.preflight.shape import Shape
 from entrypoint.race.contestant import Contestant, from_json, to_json
+from entrypoint.shape import Shape
 from tests.unit.preflight_cases import facts
 
 SITE = Path(yaml.__file__).parents[1]

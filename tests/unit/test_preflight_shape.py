@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from entrypoint.preflight.facts import Facts
-from entrypoint.preflight.shape import WITH_FLOAT32, Shape, from_json, shape_of
+from entrypoint.preflight.shape import WITH_FLOAT32, shape_of
+from entrypoint.shape import Shape, from_json
 from tests.unit.preflight_cases import facts
 
 LLAMA = Shape(heads=32, kv_heads=8, head_dim=128, value_dim=128, scale=128**-0.5, rows=1, length=8192, dtype="bfloat16")

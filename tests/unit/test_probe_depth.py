@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe import compact, own, schedule
 from entrypoint.probe.backends import Backend, Capabilities, fa2, fa4, flex, sage, sdpa
 from entrypoint.probe.cases import Case
+from entrypoint.shape import Shape
 from tests.unit.wrong_kernels import EVERYTHING
 
 HOPPER = (9, 0)

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from entrypoint.events import CaseEvent
 from entrypoint.judge.budgets import weigh_case, worst_of
-from entrypoint.preflight.shape import Shape
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.race import __main__ as child
 from entrypoint.race import layer, rows
 from entrypoint.race.batch import Batch, batch_of, sampled
 from entrypoint.race.contestant import Contestant
 from entrypoint.race.layer import Inputs, Problem, inputs_of, kinds_of, positions_of
+from entrypoint.shape import Shape
 
 CPU = torch.device("cpu")
 SHAPE = Shape(heads=4, kv_heads=2, head_dim=16, value_dim=16, scale=0.25, rows=2, length=128, dtype="bfloat16")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from entrypoint.rehearsal.prepare import reads_head_dim
 from entrypoint.rehearsal.shrink import HIDDEN, VOCABULARY, NotShrinkable, chosen_layers, shrink
 
 LLAMA: dict[str, Any] = {
@@ -89,6 +90,25 @@ def test_a_window_that_is_too_long_to_be_seen_stays_and_is_said() -> None:
     said = shrink(full, free_head_dim=True, length=2048).reduced
     assert "the window of 4096 is longer than the 2048 positions, so it hides nothing here" in said
     assert not any("window" in line for line in shrink(full, free_head_dim=True, length=4097).reduced)
+
+
+def test_what_is_small_already_is_not_said_to_be_less() -> None:
+    few = {**LLAMA, "num_hidden_layers": 2, "hidden_size": 128, "vocab_size": 64}
+    assert shrink(few, free_head_dim=True, length=256).reduced == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "reads"),
+    [
+        ('self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads', True),
+        ("self.head_dim = config.head_dim", True),
+        ("self.qk_nope_head_dim = config.qk_nope_head_dim", True),
+        ("self.head_dim = config.hidden_size // config.num_attention_heads", False),
+        ('self.head_size = config.hidden_size // heads\ndim = getattr(config, "head_dim", None)', False),
+    ],
+)
+def test_whether_a_class_takes_its_width_from_head_dim_is_read_in_its_code(code: str, reads: bool) -> None:
+    assert reads_head_dim(code) is reads
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ HOST = {
     "commands": {"matrix", "rendered", "host"},
 }
 # What the judge and the children may know of the container's side. Neither knows the other.
-JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "preflight"}
+JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "preflight", "ranks", "collective"}
 REHEARSAL = {"events", "outcome", "probe"}
-PROBE = {"events", "devices", "spec", "spelling"}
-PREFLIGHT = {"devices", "errors", "events", "spec"}
-RACE = {"events", "preflight", "probe"}
+PROBE = {"events", "devices", "shape", "spec", "spelling"}
+PREFLIGHT = {"devices", "errors", "events", "shape", "spec"}
+RACE = {"events", "probe", "shape"}
+COLLECTIVE = {"events"}
 # What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
 FLEET = {"judge"}
 WRITERS = {"cache", "judge", "text"}
@@ -55,6 +56,7 @@ ROOMS = {
     "preflight": PREFLIGHT,
     "rehearsal": REHEARSAL,
     "race": RACE,
+    "collective": COLLECTIVE,
     "fleet": FLEET,
     "writers": WRITERS,
 }
