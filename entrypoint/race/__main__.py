@@ -37,7 +37,7 @@ SECONDS: Final = {"cuda": 1.5, "cpu": 2.0}
 # The share of the child's time after which no round begins.
 LAST_ROUND: Final = 0.8
 ROUNDS: Final = (3, 12)  # at least and at most
-THOROUGH: Final = (40, 40)
+THOROUGH: Final = (5, 40)
 TURN: Final = 0.02  # seconds of calls in a turn, of at most MOST calls
 MOST: Final = 8
 # After this many rounds a contestant that takes so many times the fastest's time gets no more turns.

@@ -15,6 +15,7 @@ import json
 import shlex
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -128,7 +129,7 @@ def measured(container: Container, run: Run, seconds: int) -> dict[str, Any]:
         if not choice:
             return {**row, "error": report["headline"]["what"], "notes": report["notes"]}
         times = dict(container.timed(folder, choice, seconds))
-    except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         return {**row, "error": f"{type(error).__name__}: {error}"[:2000]}
     row["exhaustive"] = times
     failed = {item["backend"] for item in choice["candidates"] if item["reason"]}
@@ -203,9 +204,14 @@ class Container:
             yield backend, {of: 1000.0 * sum(values) / len(values) for of, values in parts.items()}
 
     def _run(self, folder: Path, options: Sequence[str], command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        argv = ["docker", "run", "--rm", "--network=none", "--env=HF_HUB_OFFLINE=1", *self._options]
+        name = f"auto-regret-{uuid.uuid4().hex[:12]}"
+        argv = ["docker", "run", "--rm", f"--name={name}", "--network=none", "--env=HF_HUB_OFFLINE=1", *self._options]
         argv += [f"--volume={folder}:/workspace:ro", *options, f"axolotl-attn:{self._image}", *command]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT, check=False)
+        try:
+            return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT, check=False)
+        except subprocess.TimeoutExpired:
+            subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+            raise ValueError(f"no answer within {LIMIT} s: {' '.join(command)[:200]}") from None
 
 
 if __name__ == "__main__":

@@ -43,7 +43,13 @@ def start(launcher: ProcessLauncher, *flags: str, attention: str = "flash_attent
     file = launcher.data / "config.yml"
     file.write_text(TEXT.format(model=launcher.data / "model", attention=attention))
     # I12: the rules refuse flex on a CPU.
-    variables = {"ATTN_BACKEND": "auto", "ATTN_ALLOW": "I12", "TMPDIR": str(launcher.folder / "tmp"), **env}
+    variables = {
+        "ATTN_BACKEND": "auto",
+        "ATTN_ALLOW": "I12",
+        "ATTN_REHEARSE": "off",
+        "TMPDIR": str(launcher.folder / "tmp"),
+        **env,
+    }
     program = str(Path(launcher.python).with_name("axolotl"))
     return launcher.run(program, "train", str(file), *flags, **variables)
 
@@ -170,7 +176,9 @@ def test_check_names_the_copy_too(auto: ProcessLauncher) -> None:
     auto.times = {"flex": 1.0, "sdpa": 2.0, "sdpa-cudnn": 3.0}
     start(auto)
     arguments = ("check", "--json", "--config", str(auto.data / "config.yml"))
-    result = auto.run(*arguments, ATTN_BACKEND="auto", ATTN_ALLOW="I12", TMPDIR=str(auto.folder / "tmp"))
+    result = auto.run(
+        *arguments, ATTN_BACKEND="auto", ATTN_REHEARSE="off", ATTN_ALLOW="I12", TMPDIR=str(auto.folder / "tmp")
+    )
 
     assert result.code == 0, result.stderr
     choice = json.loads(result.stdout)["choice"]
@@ -182,8 +190,25 @@ def test_a_command_that_does_not_name_its_configuration_is_not_changed(auto: Pro
     """ATTN_CONFIG does: what its keys ask for can be checked, and another backend cannot be asked for."""
     auto.times = {"flex": 1.0, "sdpa": 2.0, "sdpa-cudnn": 3.0}
     start(auto, attention="sdpa")
-    variables = {"ATTN_BACKEND": "auto", "ATTN_ALLOW": "I12", "ATTN_CONFIG": str(auto.data / "config.yml")}
+    variables = {
+        "ATTN_BACKEND": "auto",
+        "ATTN_ALLOW": "I12",
+        "ATTN_REHEARSE": "off",
+        "ATTN_CONFIG": str(auto.data / "config.yml"),
+    }
     result = auto.run("sh", "-c", "echo $ATTN_BACKEND", **variables)
 
     assert (result.code, result.stdout) == (0, b"sdpa\n"), result.stderr
     assert "does not name its configuration" in auto.report()["choice"]["candidates"][0]["reason"]
+
+
+def test_what_was_chosen_is_what_is_rehearsed(auto: ProcessLauncher) -> None:
+    """The kernel that the rehearsal sees is held against the copy's, not against what the user's file asks for."""
+    auto.times = {"flex": 3.0, "sdpa": 1.0, "sdpa-cudnn": 3.0}
+    result = start(auto, ATTN_REHEARSE="on")
+
+    assert copied(result)[0] == "sdpa", result.stderr
+    assert auto.report()["rehearsal"]["verdict"] == "PASS"
+
+    auto.times = {"flex": 1.0, "sdpa": 3.0, "sdpa-cudnn": 3.0}
+    assert start(auto, ATTN_REHEARSE="on").code == 92  # the fake rehearsal sees sdpa, whatever was chosen
