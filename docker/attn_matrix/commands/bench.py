@@ -35,7 +35,11 @@ GENERATED_IMAGES: Final = 1000
 HEAD: Final = ("milliseconds, medians", "measured", "baseline", "ratio", "allowed", "")
 DEFECTS: Final = "tests/data/defects.md"
 # What any program pays that reads images.yaml with pydantic and PyYAML.
-BARE: Final = "import sys, yaml; from pydantic import BaseModel; yaml.load(open(sys.argv[1]), getattr(yaml, 'CSafeLoader', yaml.SafeLoader))"
+BARE: Final = """
+import sys, yaml
+from pydantic import BaseModel
+yaml.load(open(sys.argv[1]), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+"""
 
 
 @dataclass(frozen=True)
