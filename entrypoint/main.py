@@ -43,7 +43,7 @@ it will really run, and whether that is what it asks for.
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
   ATTN_SLOW     warn (default), fail: a slow GPU or kernel stops the start
   ATTN_REPORT   where the JSON report goes; default /tmp/attn/report.json
-  ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
+  ATTN_CACHE    where verdicts and what compilers make are kept; default /tmp/attn/cache; empty: none are
   ATTN_TIMEOUT  seconds the whole check may take; default 120
   ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
   ATTN_CONFIG   the Axolotl configuration, where COMMAND does not name it
