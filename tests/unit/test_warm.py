@@ -74,7 +74,12 @@ def test_without_a_compiler_there_is_nothing_to_record(tmp_path: Path) -> None:
 def test_an_image_is_the_image_with_the_record(requests: list[engine.Request], monkeypatch: pytest.MonkeyPatch) -> None:
     """Copied into a container that never runs, which is removed whatever happens."""
     ran: list[list[str]] = []
-    monkeypatch.setattr(engine, "capture", lambda command: ran.append(command) or "c0ffee")  # type: ignore[func-returns-value]
+
+    def capture(command: list[str]) -> str:
+        ran.append(command)
+        return "c0ffee"
+
+    monkeypatch.setattr(engine, "capture", capture)
     monkeypatch.setattr(engine, "call", ran.append)
     assert main(["warm", "--image", "mine:1", "flex-cpu-base"]) == 0
     assert [command[1] for command in ran] == ["create", "cp", "commit", "rm"]
