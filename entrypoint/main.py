@@ -48,7 +48,7 @@ torchrun all ranks of all nodes.
   ATTN_BACKEND  a backend of this image ({backends}), or auto; default: the configuration's
   ATTN_SLOW     warn (default), fail: a slow GPU or kernel stops the start
   ATTN_REPORT   where the JSON report goes; default /tmp/attn/report.json
-  ATTN_CACHE    where verdicts are kept; default /tmp/attn/cache; empty: none are
+  ATTN_CACHE    where verdicts and what compilers make are kept; default /tmp/attn/cache; empty: none are
   ATTN_TIMEOUT  seconds that check and rehearsal may take; default 120
   ATTN_ALLOW    limitations you accept, by comma: forward-only, or ids of preflight rules
   ATTN_DEPTH    start (default): what decides whether this run can start; deep: everything

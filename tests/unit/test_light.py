@@ -25,7 +25,8 @@ def test_values_are_compared_hashed_and_shown_by_their_fields() -> None:
     assert Point(x=1) == Point(y=2, x=1) != Point(x=1, y=3)
     assert len({Point(x=1), Point(x=1), Point(x=2)}) == 2
     assert repr(Point(x=1)) == "Point(x=1, y=2)"
-    assert Point(x=1) != {"x": 1, "y": 2}
+    other: object = {"x": 1, "y": 2}
+    assert Point(x=1) != other
 
 
 def test_what_is_missing_unknown_or_frozen_is_an_error() -> None:

@@ -35,7 +35,11 @@ GENERATED_IMAGES: Final = 1000
 HEAD: Final = ("milliseconds, medians", "measured", "baseline", "ratio", "allowed", "")
 DEFECTS: Final = "tests/data/defects.md"
 # What any program pays that reads images.yaml with pydantic and PyYAML.
-BARE: Final = "import sys, yaml; from pydantic import BaseModel; yaml.load(open(sys.argv[1]), getattr(yaml, 'CSafeLoader', yaml.SafeLoader))"
+BARE: Final = """
+import sys, yaml
+from pydantic import BaseModel
+yaml.load(open(sys.argv[1]), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def parent(root: Path) -> Promise:
     """A start whose verdict is in the cache, as a process, beside a bare Python: what our own code costs."""
     with _laid_out(root) as (python, home, environ):
         isolated = [python, "-I", "-S"]
-        cached = [*isolated, str(home / "entrypoint/__main__.py"), "true"]
+        cached = [*isolated, str(home / "entrypoint"), "true"]
         _processor(cached, environ)
         measured, baseline = _take_turns((cached, environ), ([*isolated, "-c", "pass"], environ), clock=_processor)
     return Promise("cached start of the entrypoint, beside a bare `python -I -S` (processor)", measured, baseline, 3.0)
