@@ -18,7 +18,7 @@ HOST = {
     "commands": {"matrix", "rendered", "host"},
 }
 # What the judge and the children may know of the container's side. Neither knows the other.
-JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "preflight", "ranks", "collective"}
+JUDGE = {"events", "light", "outcome", "settings", "spec", "choice", "rehearsal", "preflight", "ranks", "collective"}
 REHEARSAL = {"events", "outcome", "probe"}
 PROBE = {"events", "devices", "shape", "spec", "spelling"}
 PREFLIGHT = {"devices", "errors", "events", "shape", "spec"}
