@@ -279,6 +279,14 @@ def test_all_that_still_move_are_slow_and_not_hung() -> None:
     assert (worst(ranks).verdict, worst(ranks).code.value) == ("NOT_CHECKED", 91)
 
 
+def test_of_a_short_limit_a_quarter_is_still() -> None:
+    place = at(0, "all-reduce", "inside", since=5.0)
+    assert worst(stuck(group(), others=place)).kind == "too slow"
+    short = stuck(group(), others=place)
+    short.seconds = 12.0
+    assert worst(short).kind == "hang"
+
+
 def test_what_had_to_be_ended_did_not_move() -> None:
     """A rank that is stopped as a whole has not told since when it is."""
     ranks = stuck(group(count=2), others=at(0, "all-reduce", "inside", since=0.0))
