@@ -13,8 +13,7 @@ from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, slow, too_slow, wrong
 from entrypoint.ranks import RankFacts, Ranks
 
-# Where every rank moved within the last seconds before the limit, of a short limit a quarter, they were slow and did not
-# hang.
+# Ranks that all moved within the last seconds before the limit (of a short one a quarter) were slow and did not hang.
 MOVING: Final = 10.0
 # A rank is slow where its own sum takes longer than the others' median by more than 3 median absolute deviations and
 # this share. GPUs of a model differ by 1 to 2 %; processors of one machine share it with whoever else runs there.
