@@ -64,7 +64,8 @@ def lines(part: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and text of each line; reads reports of other versions too."""
     nodes: dict[str, list[str]] = {}
     for row in part["ranks"]:
-        nodes.setdefault(f"{row['name']} on node {row['node']}", []).append(str(row["rank"]))
+        place = f"{row['name']} on node {row['node']}" if row["node"] else "of which nothing is known"
+        nodes.setdefault(place, []).append(str(row["rank"]))
     library = f"NCCL {part['nccl']}" if part["nccl"] else part["backend"] or "not joined"
     found = [("ranks", f"{len(ranks)} x {name} ({library})") for name, ranks in nodes.items()]
     for size in dict.fromkeys(row["size"] for row in part["bandwidth"]):

@@ -159,10 +159,8 @@ class Board:
     def _progress(self) -> ProgressEvent:
         """The lesser of where the host is and where its device is: calls return before the device has done them."""
         place = self._place
-        number, state = place.round, place.state
-        if self.device_position is not None and place.step != "leave":
-            device = self.device_position()
-            number, state = min((number, state), device, key=lambda at: (at[0], STATES.index(at[1])))
+        here = place.round, place.state
+        number, state = min(here, self._on_device() or here, key=lambda at: (at[0], STATES.index(at[1])))
         since = time.monotonic() - place.since
         return ProgressEvent(
             rank=self._group.rank,
@@ -173,6 +171,14 @@ class Board:
             since=since,
             last=self._gives_up,
         )
+
+    def _on_device(self) -> tuple[int, State] | None:
+        """What the device says of where it is, while a collective is timed; one that is lost says nothing more."""
+        ask = self.device_position
+        try:
+            return ask() if ask else None
+        except Exception:  # noqa: BLE001 - after an error of CUDA's every call raises it again
+            return None
 
     def _pass_on(self, store: TCPStore) -> None:
         """Write what the other ranks have said, as far as they have said anything."""

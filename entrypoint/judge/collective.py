@@ -13,7 +13,7 @@ from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, slow, too_slow, wrong
 from entrypoint.ranks import RankFacts, Ranks
 
-# Every rank that moved within the last seconds before the limit was slow, and none of them hung.
+# Ranks that all moved within the last seconds before the limit (of a short one a quarter) were slow and did not hang.
 MOVING: Final = 10.0
 # A rank is slow where its own sum takes longer than the others' median by more than 3 median absolute deviations and
 # this share. GPUs of a model differ by 1 to 2 %; processors of one machine share it with whoever else runs there.
@@ -134,7 +134,7 @@ def _raised(ranks: Ranks) -> list[Finding]:
 def _not_over(ranks: Ranks) -> list[Finding]:
     """The limit came first: a machine that is too slow, or ranks that hang."""
     behind = [facts for facts in ranks.every if facts.over is None]
-    if all(_moves(facts) for facts in behind):
+    if all(_moves(facts, min(MOVING, ranks.seconds / 4)) for facts in behind):
         what = f"Too slow for the limit: after {ranks.seconds:g} s (ATTN_TIMEOUT) {names(behind)} was still at work"
         return [too_slow(f"{what} {_where(behind[0].progress)}.", f"Set ATTN_TIMEOUT={3 * ranks.seconds:g}.")]
     least = min(how_far(facts.progress) for facts in behind)
@@ -153,9 +153,9 @@ def _not_over(ranks: Ranks) -> list[Finding]:
     return [gpu_fault("hang", f"{what} {limit}.", f"{_drain(guilty)}; {_LOOK}.")]
 
 
-def _moves(facts: RankFacts) -> bool:
+def _moves(facts: RankFacts, seconds: float) -> bool:
     """Whether it was getting on at the limit. What we had to end could not say since when it did not."""
-    return facts.progress is not None and facts.progress.since < MOVING and facts.ending != "timeout"
+    return facts.progress is not None and facts.progress.since < seconds and facts.ending != "timeout"
 
 
 def _where(progress: ProgressEvent | None) -> str:

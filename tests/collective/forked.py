@@ -23,7 +23,7 @@ from entrypoint.judge.collective import judge_collective
 from entrypoint.ranks import Ranks
 from tests.collective.seeded import FAULTS, FAULTY
 
-SECONDS = 8.0  # after which a rank says what it knows; a healthy one takes less than one on an idle machine
+SECONDS = 12.0  # after which a rank says what it knows; a healthy one takes less than one on an idle machine
 SIZE = 1 << 18
 
 

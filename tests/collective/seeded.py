@@ -57,7 +57,7 @@ def all_reduce(*args, **kwargs):
 """,
     "is-late": """
 def all_reduce(*args, **kwargs):
-    time.sleep(0.3)
+    time.sleep(0.2)
     return real(*args, **kwargs)
 """,
     "is-slow": """

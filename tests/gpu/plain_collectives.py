@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,7 +36,7 @@ def measure(size: int, device: torch.device) -> None:
     whole = torch.zeros(size // 4 // ranks * ranks, device=device)
     part = torch.zeros(whole.numel() // ranks, device=device)
     share = (ranks - 1) / ranks
-    loops = {
+    loops: dict[str, tuple[float, Callable[[], Any]]] = {
         "all-reduce": (2 * share, lambda: dist.all_reduce(whole)),
         "all-gather": (share, lambda: dist.all_gather_into_tensor(whole, part)),
         "reduce-scatter": (share, lambda: dist.reduce_scatter_tensor(part, whole)),

@@ -8,6 +8,7 @@ import pytest
 
 from entrypoint.collected import document, lines
 from entrypoint.collective import patterns
+from entrypoint.collective.board import Board, Membership, Place
 from entrypoint.collective.events import (
     OPERATIONS,
     AloneEvent,
@@ -279,6 +280,14 @@ def test_all_that_still_move_are_slow_and_not_hung() -> None:
     assert (worst(ranks).verdict, worst(ranks).code.value) == ("NOT_CHECKED", 91)
 
 
+def test_of_a_short_limit_a_quarter_is_still() -> None:
+    place = at(0, "all-reduce", "inside", since=5.0)
+    assert worst(stuck(group(), others=place)).kind == "too slow"
+    short = stuck(group(), others=place)
+    short.seconds = 12.0
+    assert worst(short).kind == "hang"
+
+
 def test_what_had_to_be_ended_did_not_move() -> None:
     """A rank that is stopped as a whole has not told since when it is."""
     ranks = stuck(group(count=2), others=at(0, "all-reduce", "inside", since=0.0))
@@ -384,3 +393,21 @@ def test_torchruns_variables_are_not_touched() -> None:
     assert (starting.world_size, dict(starting.ranks)) == (16, {3: {}})
     with pytest.raises(ConfigError, match="MASTER_PORT"):
         plan({name: value for name, value in group_of.items() if name != "MASTER_PORT"}, "cuda", 8)
+
+
+def test_a_place_is_the_lesser_of_the_hosts_and_the_devices() -> None:
+    """A call returns before the GPU has done anything; and a GPU that is lost raises whenever it is asked."""
+
+    def lost() -> tuple[int, State]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    board = Board.__new__(Board)
+    board._group = Membership(rank=1, world_size=2, local_rank=1, address="x", port=1)
+    board._gives_up = False
+    board._place = Place("all-reduce", GIB, 24, "inside", 0.0)
+    board.device_position = lambda: (3, "late")
+    assert (board._progress().round, board._progress().state) == (3, "late")
+    board.device_position = lost
+    assert (board._progress().round, board._progress().state) == (24, "inside")
+    board.device_position = None
+    assert board._progress().round == 24
