@@ -20,6 +20,8 @@ _WIDTHS: Final = {
     "intermediate_size": 512,
     "moe_intermediate_size": 128,
     "shared_expert_intermediate_size": 128,
+    "q_lora_rank": 128,
+    "kv_lora_rank": 128,
     "ffn_dim": 512,
     "ffn_hidden_size": 512,
     "hidden_size_per_layer_input": 64,
@@ -61,7 +63,8 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
         _positive(full, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size")
     )
     kv_heads = full.get("num_key_value_heads") or heads
-    head_dim = full.get("head_dim") or hidden // heads
+    nope = full.get("qk_nope_head_dim") or 0  # MLA's, beside the rotated part of a head, which its head_dim is
+    head_dim = nope + full["qk_rope_head_dim"] if nope else full.get("head_dim") or hidden // heads
     values = dict(full)
     said: list[str] = []
     indices = chosen_layers(full.get("layer_types"), layers)
@@ -70,7 +73,7 @@ def shrink(full: Mapping[str, Any], *, free_head_dim: bool, length: int) -> Smal
     if len(indices) < layers:
         said.append(f"{len(indices)} of {layers} layers{f' ({_counted(kinds)})' if len(set(kinds)) > 1 else ''}")
     if free_head_dim:
-        values["head_dim"] = head_dim
+        values |= {} if nope else {"head_dim": head_dim}
         small_hidden = min(hidden, HIDDEN)
     else:
         heads, kv_heads = _fewer_heads(heads, kv_heads, head_dim, said)

@@ -92,6 +92,14 @@ def test_a_window_that_is_too_long_to_be_seen_stays_and_is_said() -> None:
     assert not any("window" in line for line in shrink(full, free_head_dim=True, length=4097).reduced)
 
 
+def test_the_parts_of_a_head_of_mla_stay_and_what_they_are_made_of_is_less() -> None:
+    own = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "head_dim": 64, "kv_lora_rank": 512}
+    small = shrink({**LLAMA, **own}, free_head_dim=True, length=256)
+    kept = {key: value for key, value in own.items() if key != "kv_lora_rank"}
+    assert small.values.items() >= kept.items()
+    assert (small.head_dim, small.values["kv_lora_rank"]) == (192, 128)
+
+
 def test_what_is_small_already_is_not_said_to_be_less() -> None:
     few = {**LLAMA, "num_hidden_layers": 2, "hidden_size": 128, "vocab_size": 64}
     assert shrink(few, free_head_dim=True, length=256).reduced == ()
