@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import subprocess
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from entrypoint.probe import compact, own, schedule
+from entrypoint.probe import ahead, compact, own, schedule
 from entrypoint.probe.backends import Backend, Capabilities, fa2, fa4, flex, sage, sdpa
 from entrypoint.probe.cases import Case
 from entrypoint.shape import Shape
@@ -102,6 +104,38 @@ def test_a_kernel_that_is_asked_for_by_name_is_tried_in_all_cases() -> None:
     plan = planned(SDPA.kernels["cudnn"])
     assert [run.case for run in plan.always][: len(plan.checked)] == [run.case for run in plan.checked]
     assert "full-d64-low" in ids(plan)
+
+
+@pytest.mark.parametrize("shape", [None, LLAMA])
+def test_what_is_asked_reaches_another_process(shape: Shape | None) -> None:
+    """A helper plans as the check does, or it compiles what nobody runs."""
+    asked = schedule.Asked(depth="start", shape=shape)
+    parser = argparse.ArgumentParser()
+    schedule.add_options(parser)
+    assert schedule.asked(parser.parse_args(asked.flags)) == asked
+    assert schedule.asked(parser.parse_args([])) == schedule.EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("asked", "helpers"),
+    [
+        (schedule.EVERYTHING, 12),
+        (schedule.Asked(depth="start"), 6),
+        (schedule.Asked(depth="start", shape=LLAMA), 0),
+        (schedule.Asked(depth="start", shape=replace(LLAMA, window=1024, mixed=True)), 1),
+        (schedule.Asked(depth="deep", shape=LLAMA), 12),
+    ],
+)
+def test_there_are_as_many_helpers_as_other_variants(
+    asked: schedule.Asked, helpers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each imports torch beside the check and takes memory of the GPU."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(ahead, "is_cold", lambda *_: True)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
+    ahead.start("flex", "cuda:0", 64, {}, asked)
+    assert len(started) == helpers
+    assert all(set(asked.flags) <= set(command) for command in started)
 
 
 # ---- few variants ----
