@@ -41,13 +41,14 @@ LEAST_ROW: Final = 0.25
 class Sample:
     """What is compared: `positions` [R], and of each pair in `groups` (batch entry, kv head) its `heads` query heads.
 
-    `shapes` are those of the whole tensors by name.
+    `shapes` are those of the whole tensors by name. `cancelled` [G, R, heads], where there is a dq: see Rows.
     """
 
     positions: Tensor
     groups: tuple[tuple[int, int], ...]
     heads: int
     shapes: dict[str, tuple[int, ...]]
+    cancelled: Tensor | None = None
 
     def of(self, name: str, tensor: Tensor) -> Tensor:
         """The rows of a whole tensor: out and dq [G, R, heads, D], dk and dv [G, R, D], lse [G, heads, R].
@@ -59,6 +60,23 @@ class Sample:
         if tuple(tensor.shape) != self.shapes[name]:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {self.shapes[name]}")
         return torch.stack([self._group(name, tensor, batch, kv) for batch, kv in self.groups])
+
+    def in_units_of_rows(self, name: str, tensors: tuple[Tensor, ...], exact: Tensor) -> tuple[Tensor, ...]:
+        """The tensors with each row divided by the root of its mean square in `exact`; a logsumexp as it is.
+
+        Late rows of a causal call average thousands of keys and are a hundred times smaller than the first: beside
+        that they would not count. A row of dq is as large as what cancels in it, too: the softmax of a query that sees
+        few keys may be one-hot, and its dq next to nothing beside the rounding of its parts.
+        """
+        if name == "lse":
+            return tensors
+        others = [dim for dim in range(exact.dim()) if dim != 1]
+        square = exact.square().mean(dim=others, keepdim=True)
+        if name == "dq" and self.cancelled is not None:
+            square = square + self.cancelled[..., None].square().mean(dim=others, keepdim=True) / exact.shape[-1]
+        size = square.sqrt()
+        size = size.clamp(min=LEAST_ROW * size.median().clamp(min=1e-30))
+        return tuple(tensor.double() / size for tensor in tensors)
 
     def _group(self, name: str, tensor: Tensor, batch: int, kv: int) -> Tensor:
         if name in {"dk", "dv"}:
@@ -123,33 +141,25 @@ def _solve(case: Case, where: torch.device, no_gradient: str | None, lse: bool) 
         exact=_results(exact, no_gradient, with_lse),
         plain=_results(plain, no_gradient, with_lse),
         floor={},
-        sample=sample,
+        sample=replace(sample, cancelled=_stacked(exact, "cancelled")),
     )
-
-
-def in_units_of_rows(name: str, tensors: tuple[Tensor, ...], exact: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with each row divided by the root of its mean square in `exact`; a logsumexp as it is.
-
-    Late rows of a causal call average thousands of keys and are a hundred times smaller than the first: beside that
-    they would not count.
-    """
-    if name == "lse":
-        return tensors
-    others = [dim for dim in range(exact.dim()) if dim != 1]
-    size = exact.square().mean(dim=others, keepdim=True).sqrt()
-    size = size.clamp(min=LEAST_ROW * size.median().clamp(min=1e-30))
-    return tuple(tensor.double() / size for tensor in tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Of one group: out, dq [R, n, D], lse [n, R], and dk, dv [R, D]; None without a backward."""
+    """Of one group: out, dq [R, n, D], lse [n, R], and dk, dv [R, D]; None without a backward.
+
+    dq_i is scale * (sum_j P_ij dP_ij k_j - delta_i sum_j P_ij k_j). Kernels get delta_i = dout_i . out_i from an output
+    that is rounded, so it is off by a rounding of |dout_i| |out_i| / sqrt(D): `cancelled` [R, n] is the norm of the
+    second term with that for delta_i.
+    """
 
     out: Tensor
     lse: Tensor
     dq: Tensor | None = None
     dk: Tensor | None = None
     dv: Tensor | None = None
+    cancelled: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +232,9 @@ class Group:
         dp = rounded(self.dout[:, rows] @ self.v.T)
         ds = rounded(rounded(p * (dp - (p * dp).sum(-1, keepdim=True))) * slope)
         dk, dv = self._columns(rows, keys, statistics, rounded)
-        return replace(out, dq=rounded(ds @ keys).transpose(0, 1), dk=dk, dv=dv)
+        factor = self.dout[:, rows].norm(dim=-1) * out.out.norm(dim=-1).T / self.dout.shape[-1] ** 0.5
+        cancelled = (factor * (p @ keys).norm(dim=-1)).T
+        return replace(out, dq=rounded(ds @ keys).transpose(0, 1), dk=dk, dv=dv, cancelled=cancelled)
 
     def _columns(self, at: Tensor, keys: Tensor, known: Statistics, rounded: Change) -> tuple[Tensor, Tensor]:
         """dk and dv of the keys at `at`, from all queries; each head's part is rounded, and so is their sum."""
@@ -263,20 +275,21 @@ def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype).to(tensor.dtype)
 
 
+def _stacked(groups: list[Rows], name: str) -> Tensor | None:
+    import torch
+
+    parts = [getattr(group, name) for group in groups]
+    return None if parts[0] is None else torch.stack(parts)
+
+
 def _results(groups: list[Rows], no_gradient: str | None, with_lse: set[str]) -> Results:
     import torch
 
-    def stacked(name: str) -> Tensor | None:
-        parts = [getattr(group, name) for group in groups]
-        return None if parts[0] is None else torch.stack(parts)
-
-    out = stacked("out")
-    assert out is not None
     return Results(
-        out=out,
-        dq=stacked("dq"),
-        dk=stacked("dk"),
-        dv=stacked("dv"),
+        out=torch.stack([group.out for group in groups]),
+        dq=_stacked(groups, "dq"),
+        dk=_stacked(groups, "dk"),
+        dv=_stacked(groups, "dv"),
         no_gradient=no_gradient,
-        lse=stacked("lse") if with_lse else None,
+        lse=_stacked(groups, "lse") if with_lse else None,
     )
