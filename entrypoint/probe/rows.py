@@ -12,8 +12,8 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.probe import reference
@@ -41,14 +41,14 @@ LEAST_ROW: Final = 0.25
 class Sample:
     """What is compared: `positions` [R], and of each pair in `groups` (batch entry, kv head) its `heads` query heads.
 
-    `shapes` are those of the whole tensors by name. `cancelled` [G, R, heads], where there is a dq: see Rows.
+    `shapes` are those of the whole tensors by name. `cancelled`: for dq [G, R, heads] and dk [G, R], see Rows.
     """
 
     positions: Tensor
     groups: tuple[tuple[int, int], ...]
     heads: int
     shapes: dict[str, tuple[int, ...]]
-    cancelled: Tensor | None = None
+    cancelled: Mapping[str, Tensor | None] = field(default_factory=dict)
 
     def of(self, name: str, tensor: Tensor) -> Tensor:
         """The rows of a whole tensor: out and dq [G, R, heads, D], dk and dv [G, R, D], lse [G, heads, R].
@@ -65,15 +65,15 @@ class Sample:
         """The tensors with each row divided by the root of its mean square in `exact`; a logsumexp as it is.
 
         Late rows of a causal call average thousands of keys and are a hundred times smaller than the first: beside
-        that they would not count. A row of dq is as large as what cancels in it, too: the softmax of a query that sees
-        few keys may be one-hot, and its dq next to nothing beside the rounding of its parts.
+        that they would not count. A row of dq or dk is as large as what cancels in it, too: where a softmax is
+        one-hot, as of a query that sees few keys, it is next to nothing beside the rounding of its parts.
         """
         if name == "lse":
             return tensors
         others = [dim for dim in range(exact.dim()) if dim != 1]
         square = exact.square().mean(dim=others, keepdim=True)
-        if name == "dq" and self.cancelled is not None:
-            square = square + self.cancelled[..., None].square().mean(dim=others, keepdim=True) / exact.shape[-1]
+        if (cancelled := self.cancelled.get(name)) is not None:
+            square = square + cancelled[..., None].square().mean(dim=others, keepdim=True) / exact.shape[-1]
         size = square.sqrt()
         size = size.clamp(min=LEAST_ROW * size.median().clamp(min=1e-30))
         return tuple(tensor.double() / size for tensor in tensors)
@@ -141,7 +141,7 @@ def _solve(case: Case, where: torch.device, no_gradient: str | None, lse: bool) 
         exact=_results(exact, no_gradient, with_lse),
         plain=_results(plain, no_gradient, with_lse),
         floor={},
-        sample=replace(sample, cancelled=_stacked(exact, "cancelled")),
+        sample=replace(sample, cancelled={name: _stacked(exact, f"cancelled_{name}") for name in ("dq", "dk")}),
     )
 
 
@@ -150,8 +150,8 @@ class Rows:
     """Of one group: out, dq [R, n, D], lse [n, R], and dk, dv [R, D]; None without a backward.
 
     dq_i is scale * (sum_j P_ij dP_ij k_j - delta_i sum_j P_ij k_j). Kernels get delta_i = dout_i . out_i from an output
-    that is rounded, so it is off by a rounding of |dout_i| |out_i| / sqrt(D): `cancelled` [R, n] is the norm of the
-    second term with that for delta_i.
+    that is rounded, so it is off by a rounding of |dout_i| |out_i| / sqrt(D): `cancelled_dq` [R, n] is the norm of the
+    second term with that for delta_i, and `cancelled_dk` [R] the same of dk, whose queries' roundings add up by chance.
     """
 
     out: Tensor
@@ -159,15 +159,19 @@ class Rows:
     dq: Tensor | None = None
     dk: Tensor | None = None
     dv: Tensor | None = None
-    cancelled: Tensor | None = None
+    cancelled_dq: Tensor | None = None
+    cancelled_dk: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of every query of a group: the logsumexp of its scores and its delta, both [n, S], float64."""
+    """Of every query of a group: the logsumexp of its scores, its delta, and a bound of what delta's rounding is a part
+    of, |dout_i| sqrt(sum_j P_ij |v_j|^2 / D); all [n, S], float64.
+    """
 
     lse: Tensor
     delta: Tensor
+    bound: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +205,8 @@ class Group:
 
         group = self.change(lambda tensor: tensor.float())
         parts = [group._block(rows) for rows in self._blocks()]
-        lse, delta = (torch.cat(part, dim=1).double() for part in zip(*parts, strict=True))
-        return Statistics(lse=lse, delta=delta)
+        lse, delta, bound = (torch.cat(part, dim=1).double() for part in zip(*parts, strict=True))
+        return Statistics(lse=lse, delta=delta, bound=bound)
 
     def _blocks(self) -> Iterator[Tensor]:
         """Positions of queries, as many as make a block of scores with all keys."""
@@ -212,14 +216,15 @@ class Group:
         rows = max(1, BLOCK[self.q.device.type] // (count * seqlen))
         yield from torch.arange(seqlen, device=self.q.device).split(rows)
 
-    def _block(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The logsumexp and delta [n, R] of the queries at `rows`; later keys than a causal block sees are left out."""
+    def _block(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The Statistics [n, R] of the queries at `rows`; later keys than a causal block sees are left out."""
         keys = int(rows[-1]) + 1 if self.call.causal else len(self.k)
         seen = replace(self, k=self.k[:keys], v=self.v[:keys])
         scores = seen._masked(seen._scores(self.q[:, rows], seen.k), rows, _range(seen.k))[0]
         lse = scores.logsumexp(dim=-1)
         weights = (scores - lse[..., None]).exp()
-        return lse, (weights * (self.dout[:, rows] @ seen.v.T)).sum(-1)
+        dout, size = self.dout[:, rows], seen.v.square().mean(-1)
+        return lse, (weights * (dout @ seen.v.T)).sum(-1), dout.norm(dim=-1) * (weights @ size).sqrt()
 
     def rows(self, rows: Tensor, statistics: Statistics | None, rounded: Change = lambda tensor: tensor) -> Rows:
         """The results at `rows`. `rounded` is applied where plain torch keeps an intermediate in the call's dtype."""
@@ -231,20 +236,24 @@ class Group:
             return out
         dp = rounded(self.dout[:, rows] @ self.v.T)
         ds = rounded(rounded(p * (dp - (p * dp).sum(-1, keepdim=True))) * slope)
-        dk, dv = self._columns(rows, keys, statistics, rounded)
-        factor = self.dout[:, rows].norm(dim=-1) * out.out.norm(dim=-1).T / self.dout.shape[-1] ** 0.5
-        cancelled = (factor * (p @ keys).norm(dim=-1)).T
-        return replace(out, dq=rounded(ds @ keys).transpose(0, 1), dk=dk, dv=dv, cancelled=cancelled)
+        dk, dv, cancelled_dk = self._columns(rows, keys, statistics, rounded)
+        cancelled_dq = (statistics.bound[:, rows].to(p.dtype) * (p @ keys).norm(dim=-1)).T
+        dq = rounded(ds @ keys).transpose(0, 1)
+        return replace(out, dq=dq, dk=dk, dv=dv, cancelled_dq=cancelled_dq, cancelled_dk=cancelled_dk)
 
-    def _columns(self, at: Tensor, keys: Tensor, known: Statistics, rounded: Change) -> tuple[Tensor, Tensor]:
-        """dk and dv of the keys at `at`, from all queries; each head's part is rounded, and so is their sum."""
+    def _columns(self, at: Tensor, keys: Tensor, known: Statistics, rounded: Change) -> tuple[Tensor, Tensor, Tensor]:
+        """dk, dv and what cancels in dk of the keys at `at`, from all queries; each head's part is rounded, and their
+        sum.
+        """
         scores, slope = self._masked(rounded(self.q @ keys[at].T), _range(self.k), at, rounded)
         p = rounded((scores - known.lse[..., None].to(scores.dtype)).exp())
         dp = rounded(self.dout @ self.v[at].T)
         ds = rounded(rounded(p * (dp - known.delta[..., None].to(dp.dtype))) * slope)
         dk = rounded(ds.transpose(1, 2) @ self.q).sum(0)
         dv = rounded(p.transpose(1, 2) @ self.dout).sum(0)
-        return rounded(rounded(dk) * reference.softmax_scale(self.call)), rounded(dv)
+        scale = reference.softmax_scale(self.call)
+        parts = p * (known.bound.to(p.dtype) * self.q.norm(dim=-1))[..., None]
+        return rounded(rounded(dk) * scale), rounded(dv), parts.square().sum(dim=(0, 1)).sqrt() * scale
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         return q @ (k * reference.softmax_scale(self.call)).T
