@@ -102,7 +102,7 @@ def compared(name: TensorName, actual: calls.Results, solution: reference.Soluti
     if solution.sample is None or got is None or plain is None or exact is None:
         return errors(name, got, plain, exact, solution.floor.get(name))
     there = solution.sample.of(name, got)
-    numbers = errors(name, *rows.in_units_of_rows(name, (there, plain, exact), exact))
+    numbers = errors(name, *solution.sample.in_units_of_rows(name, (there, plain, exact), exact))
     return numbers and replace(numbers, finite=numbers.finite and bool(got.isfinite().all()))
 
 

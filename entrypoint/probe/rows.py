@@ -12,8 +12,8 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.probe import reference
@@ -41,13 +41,14 @@ LEAST_ROW: Final = 0.25
 class Sample:
     """What is compared: `positions` [R], and of each pair in `groups` (batch entry, kv head) its `heads` query heads.
 
-    `shapes` are those of the whole tensors by name.
+    `shapes` are those of the whole tensors by name. `cancelled`: for dq [G, R, heads] and dk [G, R], see Rows.
     """
 
     positions: Tensor
     groups: tuple[tuple[int, int], ...]
     heads: int
     shapes: dict[str, tuple[int, ...]]
+    cancelled: Mapping[str, Tensor | None] = field(default_factory=dict)
 
     def of(self, name: str, tensor: Tensor) -> Tensor:
         """The rows of a whole tensor: out and dq [G, R, heads, D], dk and dv [G, R, D], lse [G, heads, R].
@@ -59,6 +60,23 @@ class Sample:
         if tuple(tensor.shape) != self.shapes[name]:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {self.shapes[name]}")
         return torch.stack([self._group(name, tensor, batch, kv) for batch, kv in self.groups])
+
+    def in_units_of_rows(self, name: str, tensors: tuple[Tensor, ...], exact: Tensor) -> tuple[Tensor, ...]:
+        """The tensors with each row divided by the root of its mean square in `exact`; a logsumexp as it is.
+
+        Late rows of a causal call average thousands of keys and are a hundred times smaller than the first: beside
+        that they would not count. A row of dq or dk is as large as what cancels in it, too: where a softmax is
+        one-hot, as of a query that sees few keys, it is next to nothing beside the rounding of its parts.
+        """
+        if name == "lse":
+            return tensors
+        others = [dim for dim in range(exact.dim()) if dim != 1]
+        square = exact.square().mean(dim=others, keepdim=True)
+        if (cancelled := self.cancelled.get(name)) is not None:
+            square = square + cancelled[..., None].square().mean(dim=others, keepdim=True) / exact.shape[-1]
+        size = square.sqrt()
+        size = size.clamp(min=LEAST_ROW * size.median().clamp(min=1e-30))
+        return tuple(tensor.double() / size for tensor in tensors)
 
     def _group(self, name: str, tensor: Tensor, batch: int, kv: int) -> Tensor:
         if name in {"dk", "dv"}:
@@ -123,41 +141,37 @@ def _solve(case: Case, where: torch.device, no_gradient: str | None, lse: bool) 
         exact=_results(exact, no_gradient, with_lse),
         plain=_results(plain, no_gradient, with_lse),
         floor={},
-        sample=sample,
+        sample=replace(sample, cancelled={name: _stacked(exact, f"cancelled_{name}") for name in ("dq", "dk")}),
     )
-
-
-def in_units_of_rows(name: str, tensors: tuple[Tensor, ...], exact: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with each row divided by the root of its mean square in `exact`; a logsumexp as it is.
-
-    Late rows of a causal call average thousands of keys and are a hundred times smaller than the first: beside that
-    they would not count.
-    """
-    if name == "lse":
-        return tensors
-    others = [dim for dim in range(exact.dim()) if dim != 1]
-    size = exact.square().mean(dim=others, keepdim=True).sqrt()
-    size = size.clamp(min=LEAST_ROW * size.median().clamp(min=1e-30))
-    return tuple(tensor.double() / size for tensor in tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Of one group: out, dq [R, n, D], lse [n, R], and dk, dv [R, D]; None without a backward."""
+    """Of one group: out, dq [R, n, D], lse [n, R], and dk, dv [R, D]; None without a backward.
+
+    dq_i is scale * (sum_j P_ij dP_ij k_j - delta_i sum_j P_ij k_j). Kernels get delta_i = dout_i . out_i from an output
+    that is rounded, so it is off by a rounding of |dout_i| |out_i| / sqrt(D): `cancelled_dq` [R, n] is the norm of the
+    second term with that for delta_i, and `cancelled_dk` [R] the same of dk, whose queries' roundings add up by chance.
+    """
 
     out: Tensor
     lse: Tensor
     dq: Tensor | None = None
     dk: Tensor | None = None
     dv: Tensor | None = None
+    cancelled_dq: Tensor | None = None
+    cancelled_dk: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of every query of a group: the logsumexp of its scores and its delta, both [n, S], float64."""
+    """Of every query of a group: the logsumexp of its scores, its delta, and a bound of what delta's rounding is a part
+    of, |dout_i| sqrt(sum_j P_ij |v_j|^2 / D); all [n, S], float64.
+    """
 
     lse: Tensor
     delta: Tensor
+    bound: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +205,8 @@ class Group:
 
         group = self.change(lambda tensor: tensor.float())
         parts = [group._block(rows) for rows in self._blocks()]
-        lse, delta = (torch.cat(part, dim=1).double() for part in zip(*parts, strict=True))
-        return Statistics(lse=lse, delta=delta)
+        lse, delta, bound = (torch.cat(part, dim=1).double() for part in zip(*parts, strict=True))
+        return Statistics(lse=lse, delta=delta, bound=bound)
 
     def _blocks(self) -> Iterator[Tensor]:
         """Positions of queries, as many as make a block of scores with all keys."""
@@ -202,14 +216,15 @@ class Group:
         rows = max(1, BLOCK[self.q.device.type] // (count * seqlen))
         yield from torch.arange(seqlen, device=self.q.device).split(rows)
 
-    def _block(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The logsumexp and delta [n, R] of the queries at `rows`; later keys than a causal block sees are left out."""
+    def _block(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The Statistics [n, R] of the queries at `rows`; later keys than a causal block sees are left out."""
         keys = int(rows[-1]) + 1 if self.call.causal else len(self.k)
         seen = replace(self, k=self.k[:keys], v=self.v[:keys])
         scores = seen._masked(seen._scores(self.q[:, rows], seen.k), rows, _range(seen.k))[0]
         lse = scores.logsumexp(dim=-1)
         weights = (scores - lse[..., None]).exp()
-        return lse, (weights * (self.dout[:, rows] @ seen.v.T)).sum(-1)
+        dout, size = self.dout[:, rows], seen.v.square().mean(-1)
+        return lse, (weights * (dout @ seen.v.T)).sum(-1), dout.norm(dim=-1) * (weights @ size).sqrt()
 
     def rows(self, rows: Tensor, statistics: Statistics | None, rounded: Change = lambda tensor: tensor) -> Rows:
         """The results at `rows`. `rounded` is applied where plain torch keeps an intermediate in the call's dtype."""
@@ -221,18 +236,24 @@ class Group:
             return out
         dp = rounded(self.dout[:, rows] @ self.v.T)
         ds = rounded(rounded(p * (dp - (p * dp).sum(-1, keepdim=True))) * slope)
-        dk, dv = self._columns(rows, keys, statistics, rounded)
-        return replace(out, dq=rounded(ds @ keys).transpose(0, 1), dk=dk, dv=dv)
+        dk, dv, cancelled_dk = self._columns(rows, keys, statistics, rounded)
+        cancelled_dq = (statistics.bound[:, rows].to(p.dtype) * (p @ keys).norm(dim=-1)).T
+        dq = rounded(ds @ keys).transpose(0, 1)
+        return replace(out, dq=dq, dk=dk, dv=dv, cancelled_dq=cancelled_dq, cancelled_dk=cancelled_dk)
 
-    def _columns(self, at: Tensor, keys: Tensor, known: Statistics, rounded: Change) -> tuple[Tensor, Tensor]:
-        """dk and dv of the keys at `at`, from all queries; each head's part is rounded, and so is their sum."""
+    def _columns(self, at: Tensor, keys: Tensor, known: Statistics, rounded: Change) -> tuple[Tensor, Tensor, Tensor]:
+        """dk, dv and what cancels in dk of the keys at `at`, from all queries; each head's part is rounded, and their
+        sum.
+        """
         scores, slope = self._masked(rounded(self.q @ keys[at].T), _range(self.k), at, rounded)
         p = rounded((scores - known.lse[..., None].to(scores.dtype)).exp())
         dp = rounded(self.dout @ self.v[at].T)
         ds = rounded(rounded(p * (dp - known.delta[..., None].to(dp.dtype))) * slope)
         dk = rounded(ds.transpose(1, 2) @ self.q).sum(0)
         dv = rounded(p.transpose(1, 2) @ self.dout).sum(0)
-        return rounded(rounded(dk) * reference.softmax_scale(self.call)), rounded(dv)
+        scale = reference.softmax_scale(self.call)
+        parts = p * (known.bound.to(p.dtype) * self.q.norm(dim=-1))[..., None]
+        return rounded(rounded(dk) * scale), rounded(dv), parts.square().sum(dim=(0, 1)).sqrt() * scale
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         return q @ (k * reference.softmax_scale(self.call)).T
@@ -263,20 +284,21 @@ def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype).to(tensor.dtype)
 
 
+def _stacked(groups: list[Rows], name: str) -> Tensor | None:
+    import torch
+
+    parts = [getattr(group, name) for group in groups]
+    return None if parts[0] is None else torch.stack(parts)
+
+
 def _results(groups: list[Rows], no_gradient: str | None, with_lse: set[str]) -> Results:
     import torch
 
-    def stacked(name: str) -> Tensor | None:
-        parts = [getattr(group, name) for group in groups]
-        return None if parts[0] is None else torch.stack(parts)
-
-    out = stacked("out")
-    assert out is not None
     return Results(
-        out=out,
-        dq=stacked("dq"),
-        dk=stacked("dk"),
-        dv=stacked("dv"),
+        out=torch.stack([group.out for group in groups]),
+        dq=_stacked(groups, "dq"),
+        dk=_stacked(groups, "dk"),
+        dv=_stacked(groups, "dv"),
         no_gradient=no_gradient,
-        lse=stacked("lse") if with_lse else None,
+        lse=_stacked(groups, "lse") if with_lse else None,
     )
