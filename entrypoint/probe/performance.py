@@ -45,7 +45,7 @@ def timed_cases(device_type: str, capabilities: Capabilities | None = None) -> t
     """
     first = performance_case(device_type)
     short = replace(first, id="causal-s2048-d64", batch=8, seqlen=2048, heads=32, kv_heads=32, head_dim=64)
-    timed = (first, short) if device_type == "cuda" else (first,)
+    timed: tuple[Case, ...] = (first, short) if device_type == "cuda" else (first,)
     if capabilities is not None and "bfloat16" not in capabilities.dtypes:
         timed = tuple(replace(case, dtype="float16") for case in timed)
     if capabilities is not None and SHIFTED_ONLY <= capabilities.features and "varlen" not in capabilities.features:
