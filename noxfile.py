@@ -34,10 +34,12 @@ TESTS = (*HOST, "tests", "cpu")
 LINT = (*HOST, "tests", "lint")
 TYPED = ("docker/attn_matrix", "docker/inside", "docker/mends", "entrypoint", "tests", "noxfile.py")
 WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github/workflows").glob("*.yml"))
+SLURM = ("prolog", "health-check", "check-node", "settings.sh", "job.sh", "job-pyxis.sh")
+SCRIPTS = (".ci/run", ".github/sign", *(f"docker/slurm/{name}" for name in SLURM))
 # The programs that check what is not Python. They are in the lint environment, and none of them uses a network.
 LINTERS = (
     ("hadolint", "docker/Dockerfile"),
-    ("shellcheck", ".ci/run"),
+    ("shellcheck", "--external-sources", "--source-path=docker/slurm", *SCRIPTS),
     ("check-jsonschema", "--quiet", "--builtin-schema=vendor.github-workflows", *WORKFLOWS),
     # --strict-collection: a file that it cannot read is an error.
     ("zizmor", "--quiet", "--offline", "--strict-collection", "--persona=pedantic", ".github"),

@@ -7,16 +7,15 @@ has a note of it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from entrypoint import compilers, seal
 from entrypoint.devices import Devices, cpu_name
 from entrypoint.settings import Settings, describe
 from entrypoint.spec import ImageSpec
@@ -38,8 +37,20 @@ _LARGEST: Final = 1 << 20
 Key = dict[str, Any]
 
 
-def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, environ: dict[str, str]) -> Key | None:
-    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused."""
+def key_of(  # noqa: PLR0913 - all that a verdict depends on
+    spec: ImageSpec,
+    home: Path,
+    devices: Devices,
+    settings: Settings,
+    environ: dict[str, str],
+    *,
+    run: Mapping[str, Any] | None = None,
+) -> Key | None:
+    """What a verdict depends on; None when the devices cannot be told apart, so that no verdict may be reused.
+
+    `run` is what is known of the run that follows and decides what is checked: its attention calls, and under `auto`
+    digests of its configuration and model.
+    """
     if spec.device == "cpu":
         hardware: list[str] = [cpu_name(), str(os.cpu_count())]
     elif devices.identified:
@@ -53,7 +64,17 @@ def key_of(spec: ImageSpec, home: Path, devices: Devices, settings: Settings, en
         "driver": devices.driver,
         "environment": {name: environ[name] for name in sorted(environ) if name.startswith(DECIDING)},
         "settings": describe(settings),
+        "run": dict(run) if run else None,
     }
+
+
+def load_deepest(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:
+    """The report kept for `key`. A deep verdict serves a start as well, and a start's serves no deep check."""
+    if key["settings"]["depth"] == "start":
+        deep = {**key, "settings": {**key["settings"], "depth": "deep"}}
+        if report := load(directory, deep, note):
+            return report
+    return load(directory, key, note)
 
 
 def _content(home: Path) -> str:
@@ -62,18 +83,17 @@ def _content(home: Path) -> str:
     The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent.
     """
     digest = hashlib.sha256()
-    for path in sorted([home / "image.json", *(home / "entrypoint").rglob("*.py")]):
-        digest.update(f"{path.relative_to(home)}\0".encode() + path.read_bytes() + b"\0")
-    for folder in _site_packages():
-        names = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-link", ".pth")))
-        digest.update("\n".join(names).encode() + b"\0")
+    sources = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(home / "entrypoint")
+        for name in names
+        if name.endswith(".py")
+    ]
+    for path in sorted([str(home / "image.json"), *sources]):
+        with open(path, "rb", buffering=0) as file:
+            digest.update(path.removeprefix(str(home)).encode() + b"\0" + file.read() + b"\0")
+    digest.update("\n".join(compilers.software()).encode())
     return digest.hexdigest()
-
-
-def _site_packages() -> list[Path]:
-    """The virtual environment's package folders; `site` is not loaded here (`-S`), so the layout is read directly."""
-    root = Path(sys.executable).parent.parent
-    return sorted(root.glob("lib/python3*/site-packages"))
 
 
 def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:
@@ -127,15 +147,7 @@ def save(directory: str, key: Key, report: dict[str, Any], note: Callable[[str],
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new text, never half of it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    seal.replace(str(path), text.encode())
 
 
 def _path(directory: str, key: Key) -> Path:

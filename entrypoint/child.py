@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Generic, Protocol, TypeVar
 
 from entrypoint import activity, devices, limits
-from entrypoint.events import Event
+from entrypoint.events import Depth, Event
 from entrypoint.outcome import LOG_TAIL, Ending, Outcome, Overrun
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
@@ -59,10 +59,14 @@ W = TypeVar("W", bound=Witness)
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a child may take of the machine: `jobs` processes side by side, and `seconds` until it is ended."""
+    """What a child may take of the machine, `jobs` processes side by side and `seconds` until it is ended; and how deep
+    it looks, with the calls of the run that follows as JSON (shape.py) where they are known.
+    """
 
     jobs: int
     seconds: float
+    depth: Depth = "start"
+    shape: str = ""
 
 
 class Worker(Generic[W]):
@@ -198,7 +202,8 @@ class Child(Worker[Outcome]):
 
     def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
         arguments = ["--backend", backend, "--device", device]
-        arguments += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}"]
+        arguments += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}", "--depth", share.depth]
+        arguments += ["--shape", share.shape] if share.shape else []
         super().__init__(home, "entrypoint.probe", arguments, environ, Outcome(device=device, backend=backend))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.devices import AMD, NVIDIA, Closed, Devices, older
 from entrypoint.errors import ConfigError, MismatchError
+from entrypoint.light import dataclass
 from entrypoint.settings import AUTO, FORWARD_ONLY, Settings
 from entrypoint.spec import BackendSpec, ImageSpec
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from entrypoint import kfd
+from entrypoint.light import dataclass
 
 NVIDIA: Final = "nvidia"
 AMD: Final = "amd"
@@ -165,7 +164,7 @@ def cpu_name(root: Path = Path("/")) -> str:
 
 def processor(root: Path = Path("/")) -> str:
     """The processor's model alone, for a sentence."""
-    return _first_core(root).get("model name") or platform.machine()
+    return _first_core(root).get("model name") or os.uname().machine
 
 
 def _first_core(root: Path) -> dict[str, str]:

@@ -20,6 +20,15 @@ class MismatchError(EntrypointError):
     """This machine cannot run this image: exit code 91."""
 
 
+class NoBackendError(EntrypointError):
+    """ATTN_BACKEND=auto tried every backend that the rules allow, and none may be taken; `code` as in the table of exit
+    codes."""
+
+    def __init__(self, what: str, advice: str, code: int) -> None:
+        super().__init__(what, advice)
+        self.code = code
+
+
 class BrokenImageError(EntrypointError):
     """The files of the check itself are missing or unreadable: exit code 95."""
 

@@ -27,9 +27,11 @@ PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 KERNEL_PHASES: Final = ("compile", "correctness", "observe", "performance")
 # What cannot be used, of an UnusableEvent.
 Subject = Literal["torch", "device", "backend"]
+# start: what decides whether this run can start, in seconds. deep: everything.
+Depth = Literal["start", "deep"]
 Direction = Literal["forward", "backward"]
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
-Dtype = Literal["bfloat16", "float16"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 TensorName = Literal["out", "dq", "dk", "dv", "lse"]
 
 
@@ -222,16 +224,31 @@ class SpeedEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparisonEvent:
+    """Least seconds of one direction of the call of `id`, the backend and torch's other kernels taking turns.
+
+    `others` {name: seconds}: flash and efficient are SDPA's kernels, forced; plain is attention written out, its time
+    scaled up where it got a part of the heads.
+    """
+
+    id: str
+    direction: Direction
+    own: float
+    others: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoneEvent:
     """The child's last line. `seconds` {phase: seconds spent in it}.
 
     `left_out` are the ids of all cases that were not run, for want of time. `written` {event: how many lines of it
-    came before this one} tells the reader what got lost.
+    came before this one} tells the reader what got lost. `deeper` are the ids of what only a deeper check runs.
     """
 
     seconds: Mapping[str, float]
     left_out: tuple[str, ...]
     written: Mapping[str, int]
+    deeper: tuple[str, ...] = ()
 
 
 Event = (
@@ -246,6 +263,7 @@ Event = (
     | CeilingEvent
     | BandwidthEvent
     | SpeedEvent
+    | ComparisonEvent
     | DoneEvent
 )
 NAMES: Final[Mapping[type[Event], str]] = {
@@ -260,6 +278,7 @@ NAMES: Final[Mapping[type[Event], str]] = {
     CeilingEvent: "ceiling",
     BandwidthEvent: "bandwidth",
     SpeedEvent: "speed",
+    ComparisonEvent: "comparison",
     DoneEvent: "done",
 }
 _TYPES: Final = {name: kind for kind, name in NAMES.items()}

@@ -6,9 +6,10 @@ kfd_topology.c and files that people published (such as in ROCm/rocm-cli#343); i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from entrypoint.light import dataclass
 
 TOPOLOGY: Final = "sys/class/kfd/kfd/topology/nodes"
 MODULE: Final = "sys/module/amdgpu"

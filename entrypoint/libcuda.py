@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from entrypoint.errors import MismatchError
+from entrypoint.light import dataclass
 
 NAME: Final = "libcuda.so.1"
 # Folders that the loader looks in by itself, on Debian, after its cache.

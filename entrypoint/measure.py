@@ -11,6 +11,7 @@ from entrypoint.choice import chosen, fallback, fits
 from entrypoint.console import say
 from entrypoint.devices import Devices
 from entrypoint.events import Event, MachineEvent, PhaseEvent
+from entrypoint.judge.siblings import beside_siblings
 from entrypoint.judge.verdict import Judged, judge
 from entrypoint.limits import jobs
 from entrypoint.outcome import Outcome
@@ -19,10 +20,15 @@ from entrypoint.spec import BackendSpec, ImageSpec
 
 
 class Check:
-    """One run over all devices. `stop` ends every child from outside, for a signal."""
+    """One run over all devices. `stop` ends every child from outside, for a signal.
 
-    def __init__(self, spec: ImageSpec, settings: Settings, home: Path, environ: dict[str, str]) -> None:
-        self._spec, self._settings, self._home, self._environ = spec, settings, home, environ
+    `shape`: the attention calls of the run that follows, as JSON, where they are known.
+    """
+
+    def __init__(
+        self, spec: ImageSpec, settings: Settings, home: Path, environ: dict[str, str], shape: str = ""
+    ) -> None:
+        self._spec, self._settings, self._home, self._environ, self._shape = spec, settings, home, environ, shape
         self._started = time.monotonic()
         self._running: set[Child] = set()
         self._stopped = False
@@ -39,7 +45,7 @@ class Check:
             thread.start()
         for thread in threads:
             thread.join()
-        return [self._judged(results[name]) for name in names]
+        return beside_siblings(self._settings, [self._judged(results[name]) for name in names])
 
     def _judged(self, result: Outcome | Exception) -> Judged:
         if isinstance(result, Exception):
@@ -68,7 +74,8 @@ class Check:
             if self._stopped:
                 return Outcome(device=device, backend=backend.name, ending="stopped")
             deadline = self._started + self._settings.timeout
-            share = Share(jobs=self._jobs, seconds=deadline - time.monotonic())
+            seconds = deadline - time.monotonic()
+            share = Share(jobs=self._jobs, seconds=seconds, depth=self._settings.depth, shape=self._shape)
             child = Child(self._home, backend.name, device, self._environ, share)
             self._running.add(child)
         with child:

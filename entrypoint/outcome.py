@@ -13,6 +13,7 @@ from entrypoint.events import (
     CaseErrorEvent,
     CaseEvent,
     CeilingEvent,
+    ComparisonEvent,
     DeviceFacts,
     DoneEvent,
     Event,
@@ -70,6 +71,7 @@ class Outcome:
     ceiling: CeilingEvent | None = None
     bandwidth: BandwidthEvent | None = None
     speeds: list[SpeedEvent] = field(default_factory=list)
+    comparisons: list[ComparisonEvent] = field(default_factory=list)
     kernels: dict[str, KernelsEvent] = field(default_factory=dict)
     done: DoneEvent | None = None
     garbled: int = 0
@@ -116,7 +118,7 @@ class Outcome:
 
     def _keep(self, event: Event) -> None:
         match event:
-            case FirstCallEvent() | CaseEvent() | CaseErrorEvent() | SpeedEvent():
+            case FirstCallEvent() | CaseEvent() | CaseErrorEvent() | SpeedEvent() | ComparisonEvent():
                 self._append(event)
             case KernelsEvent():
                 self.kernels[event.asked] = event
@@ -135,7 +137,7 @@ class Outcome:
             case DoneEvent():
                 self.done = event
 
-    def _append(self, event: FirstCallEvent | CaseEvent | CaseErrorEvent | SpeedEvent) -> None:
+    def _append(self, event: FirstCallEvent | CaseEvent | CaseErrorEvent | SpeedEvent | ComparisonEvent) -> None:
         match event:
             case FirstCallEvent():
                 self.first_calls.append(event)
@@ -145,3 +147,5 @@ class Outcome:
                 self.case_errors.append(event)
             case SpeedEvent():
                 self.speeds.append(event)
+            case ComparisonEvent():
+                self.comparisons.append(event)

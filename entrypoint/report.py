@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from entrypoint.choice import architecture_of
-from entrypoint.events import CeilingEvent
+from entrypoint.events import CeilingEvent, Depth
 from entrypoint.judge.finding import Code, Finding, rank
 from entrypoint.judge.speed import floor_of, gpu_of, of_matmul
 from entrypoint.judge.verdict import Judged, JudgedCase, notes_of
@@ -19,7 +19,15 @@ from entrypoint.text import Report, devices
 REPORT_SCHEMA: Final = 1
 
 
-def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequence[Finding], total: float) -> Report:
+def build(  # noqa: PLR0913 - the parts of a report
+    spec: ImageSpec,
+    requested: str,
+    judged: Sequence[Judged],
+    extra: Sequence[Finding],
+    total: float,
+    *,
+    depth: Depth = "start",
+) -> Report:
     """The report of a run. `extra` holds findings of no device (such as a missing GPU); `total` is in seconds."""
     findings = sorted([*extra, *_merged(judged)], key=rank)
     worst = findings[0]
@@ -41,14 +49,27 @@ def build(spec: ImageSpec, requested: str, judged: Sequence[Judged], extra: Sequ
             for item in judged
             for call in item.outcome.first_calls
         ],
+        "comparisons": [
+            {"device": item.outcome.device, **asdict(comparison)}
+            for item in judged
+            for comparison in item.outcome.comparisons
+        ],
         "ceilings": [_ceiling(spec, item.outcome, ceiling) for item in judged if (ceiling := item.outcome.ceiling)],
         "machine": _machine(spec, lead),
         "seconds": _seconds(judged, total),
         "rehearsal": None,
+        "depth": depth,
+        "left_out": _left_out(judged),
         "cached": False,
         "notes": list(dict.fromkeys(note for item in judged for note in notes_of(spec, item.outcome))),
         "logs": _logs(judged, findings),
     }
+
+
+def _left_out(judged: Sequence[Judged]) -> list[str]:
+    """The ids of what only a deeper check runs, and of what no time was left for; the notes tell these from those."""
+    done = [item.outcome.done for item in judged if item.outcome.done]
+    return list(dict.fromkeys(name for event in done for name in (*event.deeper, *event.left_out)))
 
 
 def _logs(judged: Sequence[Judged], findings: Sequence[Finding]) -> list[str]:

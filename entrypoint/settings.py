@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from entrypoint.errors import ConfigError
+from entrypoint.light import dataclass
 from entrypoint.spec import ImageSpec
 from entrypoint.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from entrypoint.events import Depth
 
 PREFIX: Final = "ATTN_"
 AUTO: Final = "auto"
@@ -33,6 +36,7 @@ class Settings:
     cache: str | None = DEFAULT_CACHE
     timeout: float = 120.0
     allow: frozenset[str] = frozenset()
+    depth: Depth = "start"
     config: str | None = None
     rehearse: RehearseMode = "on"
     # Whether `backend` was asked for; else it is what the command's configuration asks for, or the image's own.
@@ -67,6 +71,7 @@ def _parsers(spec: ImageSpec) -> dict[str, Callable[[str], object]]:
         "ATTN_CACHE": lambda value: _path(value) if value else None,
         "ATTN_TIMEOUT": _seconds,
         "ATTN_ALLOW": _names,
+        "ATTN_DEPTH": _one_of("start", "deep"),
         "ATTN_CONFIG": _path,
         "ATTN_REHEARSE": _one_of("on", "off"),
     }
@@ -116,5 +121,6 @@ def describe(settings: Settings) -> dict[str, object]:
     return {
         "backend": settings.backend,
         "slow": cast(str, settings.slow),
+        "depth": cast(str, settings.depth),
         "allow": sorted(settings.allow),
     }

@@ -6,8 +6,9 @@ The host side writes these types and the container reads them, so they live here
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from entrypoint.light import dataclass
 
 SPEC_SCHEMA = 1
 BANNER = "Generated from images.yaml by `nox -s render`; do not edit."
@@ -143,10 +144,18 @@ class ImageSpec:
         return next((name for name, caps in self.architectures.items() if capability in caps), None)
 
 
-def to_json(spec: ImageSpec) -> str:
-    """The text of `image.json`: sorted, so that a diff shows one fact a line."""
-    document = {"//": BANNER, "schema": SPEC_SCHEMA, **asdict(spec)}
-    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+def document(spec: ImageSpec) -> dict[str, Any]:
+    """`image.json` as plain values, sorted, so that a diff shows one fact a line."""
+    plain: dict[str, Any] = _plain({"//": BANNER, "schema": SPEC_SCHEMA, **vars(spec)})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return _plain(vars(value)) if hasattr(value, "__dict__") else value
 
 
 def from_json(text: str) -> ImageSpec:

@@ -35,10 +35,12 @@ def to_text(report: Report) -> str:
     lines = _headline(report)
     lines += [_line("also", reason) for reason in report["reasons"][1:]]
     lines += _run(report.get("run"))
+    lines += _choice(report.get("choice"))
     if report["cases"] or report["performance"]:
         lines += [*_image(report), *_gpus(report), *_health(report), *_backend(report)]
-        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_seconds(report)]
+        lines += [*_cases(report), *_ceilings(report), *_speeds(report), *_depth(report), *_seconds(report)]
     lines += _rehearsal(report.get("rehearsal"))  # absent from reports of earlier versions
+    lines += _collective(report.get("collective"))
     lines += [_line("note", note) for note in report["notes"]]
     return "\n".join(lines) + "\n"
 
@@ -47,6 +49,14 @@ def summary(report: Report) -> str:
     """The first lines of the text, at most SUMMARY_BYTES of UTF-8: for Kubernetes' termination message."""
     text = "\n".join(_headline(report) + [f"also: {reason}" for reason in report["reasons"][1:]])
     return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
+
+
+def _collective(part: Row | None) -> list[str]:
+    if not part:
+        return []
+    from entrypoint.collected import lines  # only for who asked for it: a plain start loads none of it
+
+    return [_line(label, text) for label, text in lines(part)]
 
 
 def _line(label: str, text: str) -> str:
@@ -111,6 +121,31 @@ def _rehearsal(part: Row | None) -> list[str]:
 
 def _of_budget(ratio: float | None) -> str:
     return "not finite" if ratio is None else f"at {ratio:.2f} of its budget"
+
+
+def _choice(choice: Row | None) -> list[str]:
+    """What ATTN_BACKEND=auto took, each candidate's time or why it is none, and how the configuration was changed."""
+    if not choice:
+        return []
+    shape = choice["shape"]
+    kv = f" ({shape['kv_heads']} of k and v)" if shape["kv_heads"] != shape["heads"] else ""
+    what = f"{shape['rows']} x {shape['length']} positions, {shape['heads']} heads{kv} of {shape['head_dim']}"
+    part = "" if choice["whole"] else ", a part of the run's"
+    lines = [_line("auto", f"{choice['backend']} is taken; a layer forward and backward, {what}{part}")]
+    lines += [_line("", f"  {item['backend']:<10} {_milliseconds(item)}") for item in choice["candidates"]]
+    if choice["file"]:
+        lines.append(_line("config", f"{choice['file']} in place of {choice['of']}:"))
+        lines += [_line("", f"  {line}") for line in choice["difference"]]
+    return lines
+
+
+def _milliseconds(item: Row) -> str:
+    taken = ", taken" if item["taken"] else ""
+    times = item["milliseconds"]
+    if not times:
+        return str(item["reason"])
+    told = f"{times['forward']:.3g} + {times['backward']:.3g} ms{taken}"
+    return f"{told}, but {item['reason']}" if item["reason"] else told
 
 
 # --- the machine ------------------------------------------------------------------------------------------------
@@ -279,6 +314,15 @@ def _range(numbers: Iterable[float], form: str | None = None) -> str:
     ordered = sorted(numbers)
     low, high = (format(x, form or (".3g" if x < 100 else ",.0f")) for x in (ordered[0], ordered[-1]))
     return low if low == high else f"{low}-{high}"
+
+
+def _depth(report: Report) -> list[str]:
+    """What a start leaves to a deep check, by the first few names. Reports of earlier versions have none."""
+    left_out = report.get("left_out")
+    if not left_out or report.get("depth") != "start":
+        return []
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return [_line("depth", f"start; only check --deep has {', '.join(left_out[:3])}{more}")]
 
 
 def _seconds(report: Report) -> list[str]:

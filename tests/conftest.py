@@ -45,6 +45,13 @@ def sdpa_cpu(docker_engine: None) -> str:
 
 
 @pytest.fixture(scope="session")
+def sdpa_cpu_base(docker_engine: None) -> str:
+    """The tag of the freshly built image without Axolotl."""
+    build("sdpa-cpu-base")
+    return "axolotl-attn:sdpa-cpu-base"
+
+
+@pytest.fixture(scope="session")
 def flex_cpu(sdpa_cpu: str) -> str:
     """The tag of the freshly built flex-cpu image."""
     build("flex-cpu")

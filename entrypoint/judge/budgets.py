@@ -22,8 +22,8 @@ from entrypoint.events import CaseEvent, Dtype, TensorErrors, TensorName
 
 # The least that rounding to nearest takes of a number just under a power of two: half of the last of the 8 significant
 # bits of bfloat16, of 11 of float16, of 24 of float32.
-ROUNDOFF: Final = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 FLOAT32: Final = 2.0**-25
+ROUNDOFF: Final = {"bfloat16": 2.0**-9, "float16": 2.0**-12, "float32": FLOAT32}
 
 MULTIPLE: Final = {"out": 2.0, "dq": 3.0, "dk": 3.0, "dv": 3.0}
 # Roundings at the tensor's scale. Twice is what FlashAttention 3 measures as `2 * max|ref + .3 - .3 - ref|`. dK and dV

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
+
+from entrypoint.light import dataclass
 
 VerdictName = Literal["PASS", "DEGRADED", "FAIL", "NOT_CHECKED"]
 

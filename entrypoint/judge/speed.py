@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entrypoint.events import SpeedEvent
+from entrypoint.events import ComparisonEvent, SpeedEvent
 from entrypoint.judge.finding import Finding, slow, wrong
 from entrypoint.judge.health import state
 from entrypoint.outcome import Outcome
@@ -16,12 +16,27 @@ BEYOND: Final = 1.25
 # 8-bit matrix units have twice the bf16 rate, and four times on GPUs that halve bf16 with fp32 accumulation.
 EIGHT_BIT: Final = 4.0
 
+# How many times as fast as torch's fused kernels a backend has to be in the same call, on any GPU. On an H100 and an
+# H200 healthy ones had at least 1.0 (SDPA, xFormers), 0.88 (FlashAttention 2), 0.73 (SageAttention) and 0.66
+# (FlexAttention, backward) of torch's flash kernel (.github/MEASURED.md); a third of each is far below.
+BESIDE_ANY: Final = 0.6
+BESIDE_FUSED: Final = {"sdpa": 0.8, "flex": 0.4, "sage": 0.45}
+# Those that are made for these chips had 1.27 to 2.2 times its speed there.
+FASTER_CHIPS: Final = ("9.0", "10.0", "10.3")
+FASTER: Final = {"fa3": 0.9, "fa4": 0.9, "sdpa-cudnn": 0.9}
+# On a CPU there is plain torch alone. The forward of SDPA's kernel at 2,048 positions, on one thread of an EPYC with
+# 11 others waiting for its 2 cores, was 2.6 to 2.7 times as fast in 19 of 20 runs (4.5 in one), with and without bf16
+# instructions; made three times slower, 0.87 to 0.95 times (1.4 in one).
+PLAIN_ON_CPU: Final = {"sdpa": 1.5}
+
 
 def judge_speed(spec: ImageSpec, settings: Settings, outcome: Outcome) -> list[Finding]:
     """A slow GPU explains slow attention, so a kernel is called slow only on a GPU that is not."""
     too_fast = _impossible(spec, outcome)
     fails = settings.slow == "fail"
-    return [*too_fast, *(_slow_gpu(spec, outcome, fails=fails) or _slow_kernel(spec, outcome, fails=fails))]
+    gpu = _slow_gpu(spec, outcome, fails=fails)
+    kernel = [] if gpu else _slow_kernel(spec, outcome, fails=fails)
+    return [*too_fast, *gpu, *(kernel or _slow_beside_torch(outcome, fails=fails))]
 
 
 # --- an impossible speed ----------------------------------------------------------------------------------------
@@ -88,6 +103,36 @@ def _slow_kernel(spec: ImageSpec, outcome: Outcome, *, fails: bool) -> list[Find
     what += f" of the matmul ceiling, and should reach {floor:.0%} ({len(below)} of {len(outcome.speeds)} too slow)."
     advice = f"The GPU itself is not slow{_known(spec, outcome)}: suspect a fallback or another version of the kernel."
     return [slow("slow-kernel", what, advice, fails=fails)]
+
+
+def _slow_beside_torch(outcome: Outcome, *, fails: bool) -> list[Finding]:
+    """The backend's time beside those of torch's own kernels in the same call: no floor of this device is needed."""
+    late = []
+    for comparison in outcome.comparisons:
+        for other, seconds in comparison.others.items():
+            speed, least = seconds / comparison.own, least_beside(outcome, comparison, other)
+            if least is not None and speed < least:
+                late.append((speed / least, speed, least, other, comparison))
+    if not late:
+        return []
+    _, speed, least, other, comparison = min(late, key=lambda item: item[0])
+    named = {"plain": "attention written out in plain torch"}.get(other, f"torch's {other} kernel")
+    what = f"{outcome.backend} is slow on {outcome.name}: {comparison.direction} in {comparison.id} takes"
+    what += f" {1000.0 * comparison.own:.3g} ms, {speed:.2g} times as fast as {named} beside it,"
+    what += f" and should be at least {least:.2g} times."
+    advice = "Suspect a fallback or another version of the kernel; if a second check says the same, take another node."
+    return [slow("slow-beside-torch", what, advice, fails=fails)]
+
+
+def least_beside(outcome: Outcome, comparison: ComparisonEvent, other: str) -> float | None:
+    """How many times as fast as torch's `other` kernel the backend has to be; None where nothing is known."""
+    if outcome.gpu is None or outcome.gpu.capability is None:
+        return PLAIN_ON_CPU.get(outcome.backend, 1.0) if other == "plain" else None
+    if other == "plain":
+        return 1.0
+    if outcome.gpu.capability in FASTER_CHIPS and outcome.backend in FASTER:
+        return FASTER[outcome.backend]
+    return BESIDE_FUSED.get(outcome.backend, BESIDE_ANY)
 
 
 def _known(spec: ImageSpec, outcome: Outcome) -> str:

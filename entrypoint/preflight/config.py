@@ -6,6 +6,7 @@ Read: cli/config.py of Axolotl 0.16.1 (:230) and 0.19.0 (:233), which are alike 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,14 @@ def read(path: str, flags: Iterable[tuple[str, Any]], packages: Path) -> Config:
 
     Raises ConfigError for a file that Axolotl could not read either.
     """
+    file, values, lines = of_file(path, packages)
+    merged, dropped = merge(values, flags)
+    changed = frozenset(key for key, _ in flags) - frozenset(dropped)
+    return Config(path=str(file), values=merged, lines=lines, set_by_flag=changed, dropped=dropped)
+
+
+def of_file(path: str, packages: Path) -> tuple[Path, dict[str, Any], dict[str, int]]:
+    """The file at `path`, its top level, and the line of each of its keys. Raises ConfigError as `read` does."""
     file = _file(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -43,10 +52,7 @@ def read(path: str, flags: Iterable[tuple[str, Any]], packages: Path) -> Config:
         raise ConfigError(
             f"The configuration {file} cannot be read: {error}.", "Correct the file or its path."
         ) from None
-    values, lines = parse(text, str(file), packages)
-    merged, dropped = merge(values, flags)
-    changed = frozenset(key for key, _ in flags) - frozenset(dropped)
-    return Config(path=str(file), values=merged, lines=lines, set_by_flag=changed, dropped=dropped)
+    return file, *parse(text, str(file), packages)
 
 
 def _file(path: str) -> Path:
@@ -68,7 +74,7 @@ def _file(path: str) -> Path:
 
 def parse(text: str, name: str, packages: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The top level of a YAML document by PyYAML's SafeLoader, and the line of each of its keys."""
-    yaml = _pyyaml(packages)
+    yaml = _pyyaml(packages, "loader", "error")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -84,30 +90,39 @@ def parse(text: str, name: str, packages: Path) -> tuple[dict[str, Any], dict[st
     return {str(key): value for key, value in values.items()}, lines
 
 
-def _pyyaml(packages: Path) -> types.SimpleNamespace:
-    """PyYAML's SafeLoader, the one that Axolotl reads with, without the rest of site-packages.
+def dump(values: Mapping[str, Any], packages: Path) -> str:
+    """`values` as PyYAML's SafeDumper writes them: its SafeLoader reads the same again."""
+    yaml = _pyyaml(packages, "dumper")
+    stream = io.StringIO()
+    dumper = yaml.SafeDumper(stream, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    dumper.open()
+    dumper.represent(dict(values))
+    dumper.close()
+    return stream.getvalue()
 
-    The parent has no site-packages (`-S`), so PyYAML's folder alone is made importable, and of it only what a loader
-    needs: its `__init__` would load the dumper and a compiled library of 2.6 MB, which is most of its import.
+
+def _pyyaml(packages: Path, *modules: str) -> types.SimpleNamespace:
+    """What these modules of PyYAML hold, without the rest of site-packages.
+
+    The parent has no site-packages (`-S`), so PyYAML's folder alone is made importable, and of it only what is needed:
+    its `__init__` would load a compiled library of 2.6 MB, which is most of its import.
     """
-    if "yaml" not in sys.modules:
-        package = types.ModuleType("yaml")
-        package.__path__ = [str(packages / "yaml")]
-        sys.modules["yaml"] = package
-        try:
-            importlib.import_module("yaml.loader")
-        except ImportError:
-            raise ConfigError(
-                f"The configuration cannot be read: {packages} has no PyYAML, so this image has no Axolotl.",
-                "Use the image without -base in its name.",
-            ) from None
-        finally:
-            del sys.modules["yaml"]  # whoever imports the whole package later gets the whole package
-        return types.SimpleNamespace(
-            SafeLoader=sys.modules["yaml.loader"].SafeLoader, YAMLError=sys.modules["yaml.error"].YAMLError
-        )
-    whole = importlib.import_module("yaml")
-    return types.SimpleNamespace(SafeLoader=whole.SafeLoader, YAMLError=whole.YAMLError)
+    whole = sys.modules.get("yaml")
+    if whole is not None:
+        return types.SimpleNamespace(**vars(whole))
+    package = types.ModuleType("yaml")
+    package.__path__ = [str(packages / "yaml")]
+    sys.modules["yaml"] = package
+    try:
+        found = [importlib.import_module(f"yaml.{name}") for name in modules]
+    except ImportError:
+        raise ConfigError(
+            f"The configuration cannot be read: {packages} has no PyYAML, so this image has no Axolotl.",
+            "Use the image without -base in its name.",
+        ) from None
+    finally:
+        del sys.modules["yaml"]  # whoever imports the whole package later gets the whole package
+    return types.SimpleNamespace(**{name: value for module in found for name, value in vars(module).items()})
 
 
 def merge(values: Mapping[str, Any], flags: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -11,6 +11,8 @@ from entrypoint.preflight.kernel import BACKENDS, Run, resolve
 from entrypoint.preflight.rule import LEVELS, Hit, Level, Rule
 from entrypoint.preflight.rules import RULES
 
+# What asks for attention in a configuration.
+KEYS: Final = ("attn_implementation", *MEANS, "s2_attention")
 # The kernels that advice may name, the fastest first.
 _PREFERRED: Final = (*reversed(FLASH), "flex_attention", "sdpa", "xformers")
 
@@ -30,6 +32,17 @@ class Found:
     @property
     def where(self) -> str:
         return f"line {self.line}" if self.line else "by flag" if self.key else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A change of the configuration that asks for an attention (None as a value removes a key), and what comes of it:
+    what `run`s, and each `refusal`; `warned`: a rule warns of it."""
+
+    change: Mapping[str, Any]
+    run: Run
+    refusals: tuple[Found, ...]
+    warned: bool
 
 
 def judge(facts: Facts) -> tuple[Run, tuple[Found, ...]]:
@@ -91,16 +104,26 @@ def overlay(facts: Facts, run: Run, fixed_otherwise: frozenset[str] = frozenset(
     candidates = [name for name in dict.fromkeys([*asked, *_PREFERRED]) if BACKENDS[name] in held]
     warned: Mapping[str, Any] | None = None
     for name in candidates:
-        for change in changes(facts, name):
-            changed = apply(facts, change)
-            found = list(_hits(changed, resolve(changed)))
-            levels = {hit.level or rule.level for rule, hit in found if rule.id not in fixed_otherwise}
-            if "refuse" in levels:
-                continue
-            if "warn" not in levels:
-                return change
-            warned = warned or change
+        for way in ways(facts, name, fixed_otherwise):
+            if not way.refusals and not way.warned:
+                return way.change
+            if not way.refusals:
+                warned = warned or way.change
     return warned
+
+
+def ways(facts: Facts, name: str, accepted: frozenset[str] = frozenset()) -> Iterable[Way]:
+    """Each way to ask for the attention `name`, the best first; rules with `accepted` ids do not count."""
+    return (way(facts, change, accepted) for change in changes(facts, name))
+
+
+def way(facts: Facts, change: Mapping[str, Any], accepted: frozenset[str] = frozenset()) -> Way:
+    """What the rules say of the configuration with `change` in it; the refusals come without advice."""
+    changed = apply(facts, change) if change else facts
+    run = resolve(changed)
+    found = [_found(changed, rule, hit, "") for rule, hit in _hits(changed, run) if rule.id not in accepted]
+    refusals = tuple(item for item in found if item.level == "refuse")
+    return Way(change=change, run=run, refusals=refusals, warned=any(item.level == "warn" for item in found))
 
 
 def changes(facts: Facts, name: str) -> Iterable[dict[str, Any]]:
@@ -117,8 +140,7 @@ def changes(facts: Facts, name: str) -> Iterable[dict[str, Any]]:
         named = [] if name == "xformers" else [{"attn_implementation": name}]
         wanted = [*named, *([booleans[name]] if name in booleans else [])]
     for keys in wanted:
-        others = ("attn_implementation", *MEANS, "s2_attention")
-        yield {**keys, **{key: None for key in others if key not in keys and facts.on(key)}}
+        yield {**keys, **{key: None for key in KEYS if key not in keys and facts.on(key)}}
 
 
 def _old_packed(name: str) -> list[dict[str, Any]]:
@@ -137,7 +159,8 @@ def apply(facts: Facts, change: Mapping[str, Any]) -> Facts:
     """The facts of a configuration with `change` in it."""
     values = {**facts.config.values, **change}
     kept = {key: value for key, value in values.items() if key not in change or value is not None}
-    return replace(facts, config=replace(facts.config, values=kept, dropped=()))
+    dropped = tuple(key for key in facts.config.dropped if key not in KEYS)  # a flag that the change stands for
+    return replace(facts, config=replace(facts.config, values=kept, dropped=dropped))
 
 
 def _plain(value: Any) -> str:

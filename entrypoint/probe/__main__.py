@@ -56,15 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Inductor's own pool would compile the two directions of one variant at a time; helpers compile many.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
-        with ahead.start(options.backend, options.device, options.jobs, os.environ) as helpers:
-            probe(options.backend, options.device, log, helpers, limit)
+        asked = schedule.asked(options)
+        with ahead.start(options.backend, options.device, options.jobs, os.environ, asked) as helpers:
+            probe(options.backend, options.device, log, helpers=helpers, limit=limit, asked=asked)
     except Unusable as refusal:
         log.emit(UnusableEvent(subject=refusal.subject, reason=str(refusal)))
     return 0
 
 
-def probe(
-    name: str, device_name: str, log: EventLog, helpers: ahead.Helpers = ahead.NONE, limit: Limit = UNLIMITED
+def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
+    name: str,
+    device_name: str,
+    log: EventLog,
+    *,
+    helpers: ahead.Helpers = ahead.NONE,
+    limit: Limit = UNLIMITED,
+    asked: schedule.Asked = schedule.EVERYTHING,
 ) -> None:
     """Measure one backend on one device. Raises Unusable, or the device's own error when no later call can succeed."""
     with log.phase("import", "torch"), unusable_if_it_raises("torch"):
@@ -77,14 +84,15 @@ def probe(
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with sensors.watched(machine.device.uuid, log) as watched:
-        plan = schedule.plan(backend, where.type, far=memory.room_for_far(where))
+        plan = schedule.plan(backend, where.type, asked, far=memory.room_for_far(where))
         compiled = compile_variants(plan, helpers, where, log, limit)
         left_out = check_cases(plan, compiled, where, log, limit)
-        for asked in (backend, *backend.kernels.values()):
-            observe_kernels(asked, cases.startup_cases(asked.capabilities)[0], where, log)
+        for kernel in plan.kernels:
+            case = plan.checked[0].case if kernel is backend else cases.startup_cases(kernel.capabilities)[0]
+            observe_kernels(kernel, case, where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
-        performance.measure_speed(backend, where, log, watched, survive)
-    log.done(left_out)
+        performance.measure_speed(backend, where, log, watched, survive, timed=plan.timed, compared=plan.compared)
+    log.done(left_out, plan.left_out)
 
 
 def compile_variants(
@@ -203,6 +211,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", default=math.inf, type=float, metavar="S", help="after most of them, cases are left out and named"
     )
+    schedule.add_options(parser)
     return parser.parse_args(argv)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.events import CaseEvent, TensorErrors, TensorName
-from entrypoint.probe import calls, memory, reference
+from entrypoint.probe import calls, memory, reference, rows
 from entrypoint.probe.backends import Arguments, Backend
 from entrypoint.probe.cases import Case
 
@@ -51,17 +51,14 @@ def measure(backend: Backend, case: Case, where: torch.device) -> Measured:
 
     Raises what the backend raises, and ValueError when a tensor has another shape than the reference's.
     """
-    solution = reference.solve(case, where, backend)
+    solve = rows.solve if case.sampled else reference.solve
+    solution = solve(case, where, backend)
     actual, mutated = launch(backend, case, solution, where)
     claimed = backend.capabilities is not None and "deterministic" in backend.capabilities.features
     again = [launch(backend, case, solution, where)[0] for _ in range(REPEATS if claimed else 0)]
     names = TENSORS if actual.lse is None else (*TENSORS, LSE)
-    exact, plain = solution.exact, solution.plain
     return Measured(
-        tensors={
-            name: errors(name, actual.tensor(name), plain.tensor(name), exact.tensor(name), solution.floor.get(name))
-            for name in names
-        },
+        tensors={name: compared(name, actual, solution) for name in names},
         no_gradient=actual.no_gradient,
         mutated=mutated,
         repeatable=all(equal(actual, other) for other in again) if again else None,
@@ -94,6 +91,19 @@ def poison(arguments: Arguments, dout: Tensor, where: torch.device) -> Callable[
 def equal(one: calls.Results, other: calls.Results) -> bool:
     """Whether two runs agree in every bit."""
     return all(memory.same_bits(one.tensor(name), other.tensor(name)) for name in (*TENSORS, LSE))
+
+
+def compared(name: TensorName, actual: calls.Results, solution: reference.Solution) -> TensorErrors | None:
+    """The errors of one tensor; of a sampled case those of its rows, each in units of its own size.
+
+    A value that is not finite counts wherever it is.
+    """
+    got, plain, exact = (results.tensor(name) for results in (actual, solution.plain, solution.exact))
+    if solution.sample is None or got is None or plain is None or exact is None:
+        return errors(name, got, plain, exact, solution.floor.get(name))
+    there = solution.sample.of(name, got)
+    numbers = errors(name, *solution.sample.in_units_of_rows(name, (there, plain, exact), exact))
+    return numbers and replace(numbers, finite=numbers.finite and bool(got.isfinite().all()))
 
 
 def errors(

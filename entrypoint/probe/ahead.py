@@ -14,12 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from entrypoint.events import Depth
 from entrypoint.probe import backends
 
-# About as many as FlexAttention has variants; each takes half a gigabyte of the GPU meanwhile.
-MOST: Final = 12
+if TYPE_CHECKING:
+    from entrypoint.probe.schedule import Asked
+
+# About as many as FlexAttention has variants at each depth; each takes half a gigabyte of the GPU meanwhile, and
+# imports torch beside the others.
+MOST: Final[Mapping[Depth, int]] = {"start": 6, "deep": 12}
 
 
 class Helpers:
@@ -56,10 +61,17 @@ class Helpers:
 NONE: Final = Helpers(())
 
 
-def start(backend: str, device: str, jobs: int, environ: Mapping[str, str]) -> Helpers:
-    """Helpers for a backend whose cache is empty, one fewer than `jobs` processes; else none."""
-    count = max(0, min(MOST, jobs - 1)) if is_cold(backend, environ) else 0
+def start(backend: str, device: str, jobs: int, environ: Mapping[str, str], asked: Asked | None = None) -> Helpers:
+    """Helpers for a backend whose cache is empty, one fewer than `jobs` processes; else none.
+
+    The calls of a run that is known are one variant, or two where only some layers have a window.
+    """
+    most = MOST[asked.depth if asked else "deep"]
+    if asked and asked.shape and asked.depth == "start":
+        most = int(asked.shape.mixed)
+    count = max(0, min(most, jobs - 1)) if is_cold(backend, environ) else 0
     command = [sys.executable, "-P", "-m", "entrypoint.probe.ahead", "--backend", backend, "--device", device]
+    command += asked.flags if asked else []
     # In the process group of this process, so that whoever ends that ends them too.
     return Helpers(
         [
@@ -85,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     index, count = map(int, options.share.split("/"))
     where = device.open_device(options.device)
     backend = backends.load(options.backend, where)
-    planned = [*schedule.always(backend, where.type), *schedule.checked(backend, far=memory.room_for_far(where))]
-    for run in [*schedule.variants(planned)][1:][index::count]:
+    plan = schedule.plan(backend, where.type, schedule.asked(options), far=memory.room_for_far(where))
+    for run in [*plan.variants][1:][index::count]:
         # Whatever it raises, the check will meet it too, and report it.
         with contextlib.suppress(Exception):
             calls.first(run.backend, run.case, where)
@@ -95,9 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    from entrypoint.probe import schedule
+
     parser = argparse.ArgumentParser(prog="python -P -m entrypoint.probe.ahead", description=__doc__)
     parser.add_argument("--backend", required=True)
     parser.add_argument("--device", required=True)
+    schedule.add_options(parser)
     parser.add_argument("--share", required=True, metavar="I/N", help="every N-th variant, beginning with the I-th")
     return parser.parse_args(argv)
 

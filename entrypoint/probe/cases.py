@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entrypoint.events import Dtype
-from entrypoint.probe.backends import Arguments, Capabilities
+from entrypoint.probe.backends import Arguments, Capabilities, Feature
 from entrypoint.probe.memory import Layout
 
 if TYPE_CHECKING:
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     Family = Callable[["Case", "Draw"], tuple[Tensor, Tensor, Tensor]]
 
 
+LONGEST_SQUARE = 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One attention call: q is [batch, seqlen, heads, head_dim], k and v have kv_heads. `inputs` names a family.
 
-    `head_dim_v` None is head_dim; `window`, `softcap`, `cu_seqlens` and `shifted_group` are those of Arguments;
-    `layout` says how the tensors lie in memory.
+    `head_dim_v` None is head_dim; `softmax_scale`, `window`, `softcap`, `cu_seqlens` and `shifted_group` are those of
+    Arguments; `layout` says how the tensors lie in memory.
     """
 
     id: str
@@ -36,11 +39,17 @@ class Case:
     seed: int = 0
     inputs: str = "normal"
     head_dim_v: int | None = None
+    softmax_scale: float | None = None
     window: tuple[int, int] | None = None
     softcap: float = 0.0
     cu_seqlens: tuple[int, ...] | None = None
     shifted_group: int | None = None
     layout: Layout = "dense"
+
+    @property
+    def sampled(self) -> bool:
+        """Whether some rows are compared (entrypoint/probe/rows.py) and not all: the square would be gigabytes."""
+        return self.seqlen > LONGEST_SQUARE
 
     @property
     def variant(self) -> Case:
@@ -99,6 +108,29 @@ FAR = replace(CAUSAL_64, id="causal-d64-far", layout="far")
 S2_64 = replace(CAUSAL_64, id="s2-d64", batch=3, seqlen=256, shifted_group=64)
 S2_128 = replace(S2_64, id="s2-d128", batch=2, head_dim=128)
 SHIFTED = (S2_64, S2_128, replace(S2_64, id="s2-d64-x3", inputs="x3", seed=2))
+# Longer than 4,096 positions, one past a tile: a window, a lost tile or an index that wraps there is seen. One head
+# alone, because a CPU computes it; a GPU has what is timed.
+LONG_CPU = Case(id="causal-s4225-d64", batch=1, seqlen=4225, heads=1, kv_heads=1, head_dim=64, causal=True, seed=11)
+# For a backend that compiles each variant: then this is its only one of head_dim 128, as on a GPU.
+LONG_CPU_128 = replace(LONG_CPU, id="causal-s4225-d128", head_dim=128)
+# Long enough that plain torch's scores leave a CPU's caches, and short enough to wait for them.
+COMPARED_CPU = replace(LONG_CPU, id="causal-s2048-d64", seqlen=2048)
+# What else is long, for a GPU: without a mask, documents, and a window past 4,096.
+LONG = (
+    replace(LONG_CPU, id="full-s4225-d128", heads=4, head_dim=128, causal=False),
+    replace(LONG_CPU, id="varlen-s8192-d64", seqlen=8192, heads=4, cu_seqlens=(0, 1, 130, 130, 6176, 8192)),
+    replace(LONG_CPU, id="window-s8192-d64", seqlen=8192, heads=4, window=(5000, 0)),
+)
+
+
+# Of a backend that claims nothing: what every one of them is asked for.
+LEAST = Capabilities(
+    dtypes=("bfloat16",),
+    head_dims=((64, 64), (128, 128)),
+    features=frozenset(("gqa",)),
+    source="nothing is claimed",
+    proved=(),
+)
 
 
 def startup_cases(capabilities: Capabilities | None = None, *, far: bool = False) -> tuple[Case, ...]:
@@ -110,15 +142,19 @@ def startup_cases(capabilities: Capabilities | None = None, *, far: bool = False
     if capabilities is None:
         return (*BASE, *INPUTS[:4])
     every = (*BASE, *FEATURES, *INPUTS, *HEAD_DIMS, *SHIFTED, *([FAR] if far else []))
-    return tuple(_claimed(every, capabilities))
+    return tuple(claimed(every, capabilities))
 
 
-def _claimed(cases: tuple[Case, ...], capabilities: Capabilities) -> Iterator[Case]:
-    # A backend that can be shifted and no other mask is S2, and every call of it is shifted.
-    always_shifted = "shifted" in capabilities.features and not {"window", "varlen"} & capabilities.features
+def always_shifted(features: frozenset[Feature]) -> bool:
+    """Whether the backend is S2: it can be shifted and has no other mask, and every call of it is shifted."""
+    return "shifted" in features and not {"window", "varlen"} & features
+
+
+def claimed(cases: Iterable[Case], capabilities: Capabilities) -> Iterator[Case]:
+    """Those that the backend claims, as it claims them."""
     for case in cases:
         adapted = _adapted(case, capabilities)
-        if always_shifted and case.shifted_group is None:
+        if always_shifted(capabilities.features) and case.shifted_group is None:
             continue
         needs = {
             "window": case.window is not None,
@@ -127,15 +163,15 @@ def _claimed(cases: tuple[Case, ...], capabilities: Capabilities) -> Iterator[Ca
             "strided": case.layout != "dense",
             "shifted": case.shifted_group is not None,
         }
-        claimed = all(feature in capabilities.features for feature, needed in needs.items() if needed)
+        able = all(feature in capabilities.features for feature, needed in needs.items() if needed)
         dims = (adapted.head_dim, adapted.head_dim_v or adapted.head_dim)
-        if claimed and dims in capabilities.head_dims and adapted.dtype in capabilities.dtypes:
+        if able and dims in capabilities.head_dims and adapted.dtype in capabilities.dtypes:
             yield adapted
 
 
 def _adapted(case: Case, capabilities: Capabilities) -> Case:
     """As many kv heads as heads without grouped heads, multi-query at head_dim 64 without 96, float16 without bf16."""
-    if case.kv_heads == 1 and (96, 96) not in capabilities.head_dims:
+    if case.head_dim == 96 and (96, 96) not in capabilities.head_dims:
         case = replace(case, id="mqa-d64", head_dim=64)
     if "gqa" not in capabilities.features:
         case = replace(case, kv_heads=case.heads)
@@ -193,6 +229,7 @@ def make_inputs(case: Case, where: torch.device) -> tuple[Arguments, Tensor]:
         k=k,
         v=v,
         causal=case.causal,
+        softmax_scale=case.softmax_scale,
         window=case.window,
         softcap=case.softcap,
         cu_seqlens=case.cu_seqlens,

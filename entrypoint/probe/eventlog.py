@@ -50,9 +50,10 @@ class EventLog:
         self._stream.flush()
         self._written[NAMES[type(event)]] += 1
 
-    def done(self, left_out: Sequence[str]) -> None:
-        """Write the last line; `left_out` are the ids of cases that were not run."""
-        self.emit(DoneEvent(seconds=self.seconds, left_out=tuple(left_out), written=dict(self._written)))
+    def done(self, left_out: Sequence[str], deeper: Sequence[str] = ()) -> None:
+        """Write the last line; `left_out` are the ids of cases that were not run, `deeper` of those never meant to."""
+        written = dict(self._written)
+        self.emit(DoneEvent(seconds=self.seconds, left_out=tuple(left_out), written=written, deeper=tuple(deeper)))
 
     @contextmanager
     def phase(self, name: Phase, detail: str = "") -> Iterator[Watch]:

@@ -6,13 +6,14 @@ float32, is many times faster than the matmul that would be its ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from entrypoint.events import BandwidthEvent, CeilingEvent, Direction, SpeedEvent
-from entrypoint.probe import calls
+from entrypoint.probe import calls, rivals
 from entrypoint.probe.backends import Backend, Capabilities
 from entrypoint.probe.cases import Case, make_inputs, performance_case
 from entrypoint.probe.eventlog import EventLog
@@ -38,12 +39,15 @@ SHIFTED_ONLY = frozenset({"shifted"})
 def timed_cases(device_type: str, capabilities: Capabilities | None = None) -> tuple[Case, ...]:
     """Both head dims and both lengths of the field's benchmarks (16384 tokens, hidden size 2048) in two shapes.
 
-    Two, not four, since backends that compile each shape take seconds for each. On a CPU one shape that is compiled
-    already, to show that timing works. S2 has no call but the shifted one, in LongLoRA's groups of a quarter sequence.
+    Two, not four, since backends that compile each shape take seconds for each; in float16 where the backend has no
+    bfloat16. On a CPU one shape that is compiled already, to show that timing works. S2 has no call but the shifted
+    one, in LongLoRA's groups of a quarter sequence.
     """
     first = performance_case(device_type)
     short = replace(first, id="causal-s2048-d64", batch=8, seqlen=2048, heads=32, kv_heads=32, head_dim=64)
-    timed = (first, short) if device_type == "cuda" else (first,)
+    timed: tuple[Case, ...] = (first, short) if device_type == "cuda" else (first,)
+    if capabilities is not None and "bfloat16" not in capabilities.dtypes:
+        timed = tuple(replace(case, dtype="float16") for case in timed)
     if capabilities is not None and SHIFTED_ONLY <= capabilities.features and "varlen" not in capabilities.features:
         return tuple(replace(case, seqlen=case.seqlen // 8 * 8, shifted_group=case.seqlen // 8 * 2) for case in timed)
     return timed
@@ -53,15 +57,23 @@ def timed_cases(device_type: str, capabilities: Capabilities | None = None) -> t
 Survive = Callable[[str], AbstractContextManager[None]]
 
 
-def measure_speed(
-    backend: Backend, where: torch.device, log: EventLog, sensors: Sensors | NoSensors, survive: Survive
+def measure_speed(  # noqa: PLR0913 - what is timed, where, and who is told
+    backend: Backend,
+    where: torch.device,
+    log: EventLog,
+    sensors: Sensors | NoSensors,
+    survive: Survive,
+    *,
+    timed: Sequence[Case],
+    compared: Sequence[Case],
 ) -> None:
     """Emit on a GPU `ceiling` and `bandwidth`, with the sensors watched meanwhile, then `speed` for each timed case.
 
-    All of it takes SECONDS, and little more where calls are slow: at least one call of each is made.
+    All of that takes SECONDS, and little more where calls are slow: at least one call of each is made. `comparison`
+    for each case of `compared` follows.
     """
     clock = clock_for(where, sensors.sample)
-    timed, ceilings = timed_cases(where.type, backend.capabilities), where.type == "cuda"
+    ceilings = where.type == "cuda"
     budget = Budget(SECONDS[where.type], 2 * len(timed) + 2 * ceilings, clock.now)
     if ceilings:
         with log.phase("performance", "matmul"), survive("matmul"):
@@ -72,17 +84,32 @@ def measure_speed(
         with log.phase("performance", case.id), survive(case.id):
             for speed in attention_speeds(backend, case, where, clock, budget):
                 log.emit(speed)
+    for case in compared:
+        with log.phase("performance", f"{case.id} beside torch's"), survive(case.id):
+            for comparison in rivals.compare(backend, case, where, clock if ceilings else None):
+                log.emit(comparison)
 
 
 def attention_flops(case: Case, direction: Direction) -> float:
     """FLOPs by the convention of FlashAttention's benchmarks/benchmark_flash_attention.py, so numbers compare.
 
     Forward 4 B S^2 H D (two products of 2 B S^2 H D), half of it when causal, whatever the kernel really skips;
-    backward 2.5 times as much (five products, the recomputed scores among them). S2 has g keys for each query, not S.
+    backward 2.5 times as much (five products, the recomputed scores among them). S2 has g keys for each query, not S;
+    a window at most its own width, and a packed document its own length.
     """
-    keys = case.shifted_group or case.seqlen
-    forward = 4.0 * case.batch * case.seqlen * keys * case.heads * case.head_dim / (2.0 if case.causal else 1.0)
+    forward = 4.0 * case.batch * _pairs(case) * case.heads * case.head_dim
     return forward * (2.5 if direction == "backward" else 1.0)
+
+
+def _pairs(case: Case) -> float:
+    """How many keys all queries of a sequence see together, by the convention."""
+    lengths = [end - start for start, end in itertools.pairwise(case.cu_seqlens or (0, case.seqlen))]
+    half = 2.0 if case.causal else 1.0
+    if case.window is None:
+        return sum(float(length) * (case.shifted_group or length) for length in lengths) / half
+    left, right = (length if length >= 0 else case.seqlen for length in case.window)
+    width = left + 1 if case.causal else left + right + 1
+    return sum(min(length**2 / half, float(length) * width) for length in lengths)
 
 
 def in_words(case: Case) -> str:
@@ -90,6 +117,9 @@ def in_words(case: Case) -> str:
     mask = "causal" if case.causal else "full"
     if case.shifted_group:
         mask = f"shifted in groups of {case.shifted_group}"
+    mask += ", packed" if case.cu_seqlens else ""
+    mask += f", window of {case.window[0] + 1}" if case.window else ""
+    mask += f", softcap {case.softcap:g}" if case.softcap else ""
     kv = f" ({case.kv_heads} of k and v)" if case.kv_heads != case.heads else ""
     return f"{mask}, {case.batch} x {case.seqlen} positions, {case.heads} heads{kv} of {case.head_dim}, {case.dtype}"
 

@@ -22,16 +22,22 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from entrypoint.probe.rows import Sample
+
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """A case's inputs with the right answer, from float64 or an oracle, and plain torch's. `floor`: see `errors`."""
+    """A case's inputs with the right answer, from float64 or an oracle, and plain torch's. `floor`: see `errors`.
+
+    `sample` says which rows the answers are of; None: of all.
+    """
 
     arguments: Arguments
     dout: Tensor
     exact: Results
     plain: Results
     floor: dict[str, float]
+    sample: Sample | None = None
 
 
 def solve(case: Case, where: torch.device, backend: Backend) -> Solution:
@@ -124,6 +130,11 @@ def masked(scores: Tensor, arguments: Arguments) -> Tensor:
 def hidden(scores: Tensor, arguments: Arguments) -> Tensor | None:
     """True where query i must not see key j: [S_q, S_k], or [H, S_q, S_k] for S2; None when every query sees all."""
     i, j = positions(scores)
+    return hidden_at(i, j, scores.shape[1], arguments)
+
+
+def hidden_at(i: Tensor, j: Tensor, heads: int, arguments: Arguments) -> Tensor | None:
+    """The same for queries at positions `i` [R, 1] and keys at `j` [1, C], of a call with so many query heads."""
     masks = [j > i] if arguments.causal else []
     left, right = arguments.window or (-1, -1)
     masks += [j < i - left] if left >= 0 else []
@@ -131,7 +142,7 @@ def hidden(scores: Tensor, arguments: Arguments) -> Tensor | None:
     if arguments.cu_seqlens is not None:
         masks.append(documents(i, arguments.cu_seqlens) != documents(j, arguments.cu_seqlens))
     if arguments.shifted_group is not None:
-        segments = [shifted_segments(at, scores.shape[1], arguments.shifted_group) for at in (i, j)]
+        segments = [shifted_segments(at, heads, arguments.shifted_group) for at in (i, j)]
         masks.append(segments[0] != segments[1])
     return functools.reduce(lambda one, other: one | other, masks) if masks else None
 

@@ -89,5 +89,24 @@ def gradients() -> dict[str, Attention]:
     }
 
 
+def long_gradients() -> dict[str, Attention]:
+    """What only the gradients of calls of thousands of positions show."""
+
+    def at_least(gradient: Any, position: int) -> Any:
+        return 1.0 - rows_up_to(gradient, position)
+
+    def tile_zero(gradient: Any) -> Any:
+        return gradient * (1.0 - at_least(gradient, 2048) * rows_up_to(gradient, 2048 + TILE))
+
+    def wrapped(gradient: Any) -> Any:
+        return gradient[:, [at % 4096 for at in range(gradient.shape[1])]]
+
+    return {
+        "dQ of a tile beyond 2,048 lost": spoiled("q", tile_zero),
+        "dK wraps at 4,096": spoiled("k", wrapped),
+        "dV is zero past 4,096": spoiled("v", lambda g: g * rows_up_to(g, 4096)),
+    }
+
+
 def last_of_batch_zero(gradient: Any) -> Any:
     return gradient * (gradient.new_ones(gradient.shape[0]).cumsum(0) < gradient.shape[0])[:, None, None, None]

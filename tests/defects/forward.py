@@ -63,6 +63,34 @@ def masks() -> dict[str, Attention]:
     }
 
 
+def long_calls() -> dict[str, Attention]:
+    """What only calls of thousands of positions show."""
+    import torch
+
+    def lost_tile(i: Any, j: Any, a: Arguments) -> Any:
+        """Keys 2,048 to 2,111 are seen by none but their own tile's queries."""
+        return Masks()(i, j, a) | (j // TILE == 32) & (i // TILE != 32)
+
+    def last_split(i: Any, j: Any, a: Arguments) -> Any:
+        """Of keys in eight parts, as many as make it worth while, the last is not added up."""
+        keys = a.k.shape[1]
+        return Masks()(i, j, a) | (keys >= 2048) & (j >= keys - keys // 8) & (i != j)
+
+    def wrapped(tensor: Any) -> Any:
+        return tensor[:, torch.arange(tensor.shape[1]) % 4096]
+
+    def window(width: int) -> Attention:
+        return kernel(hidden=lambda i, j, a: Masks()(i, j, a) | (j < i - width))
+
+    return {
+        "a window of 1,024 that nobody asked for": window(1024),
+        "a window of 4,096 that nobody asked for": window(4096),
+        "a tile beyond 2,048 lost": kernel(hidden=lost_tile),
+        "index of k and v wraps at 4,096": kernel(inputs=lambda a: replace(a, k=wrapped(a.k), v=wrapped(a.v))),
+        "the last part of split keys dropped": kernel(hidden=last_split),
+    }
+
+
 def features() -> dict[str, Attention]:
     def joined(at: Any, cu_seqlens: tuple[int, ...]) -> Any:
         """The document of the position before: each document's first position goes to the one before it."""

@@ -16,11 +16,13 @@ def wrong_kernels() -> dict[str, Backend]:
     attentions = {
         **forward.softmaxes(),
         **forward.masks(),
+        **forward.long_calls(),
         **forward.features(),
         **forward.shifted(),
         **forward.heads_and_batches(),
         **forward.outputs(),
         **backward.gradients(),
+        **backward.long_gradients(),
         **sometimes.layouts(),
         **sometimes.only_sometimes(),
     }

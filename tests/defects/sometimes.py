@@ -122,11 +122,12 @@ def conduct() -> dict[str, Backend]:
         gradient.data.zero_()
         return kept
 
-    noisy = torch.Generator().manual_seed(0)
+    noisy = torch.Generator("cpu").manual_seed(0)
 
     def noise(gradient: Any) -> Any:
         """As atomic additions in another order: within every budget."""
-        return gradient * (1.0 + 0.002 * torch.randn(gradient.shape, generator=noisy)).to(gradient.dtype)
+        drawn = torch.randn(gradient.shape, generator=noisy, device="cpu")
+        return gradient * (1.0 + 0.002 * drawn).to(gradient)
 
     return {
         "writes into k": backend(writes_k),

@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import build
-
 ROOT = Path(__file__).resolve().parents[2]
 SITE = "/opt/venv/lib/python3.11/site-packages"
 BREAK = f"""
@@ -33,6 +31,7 @@ cp /bin/true /usr/bin/become-root && chmod u+s /usr/bin/become-root
 mkdir -p /root/.cache/pip && echo x >/root/.cache/pip/x
 echo '[global]' >/etc/pip.conf
 printf -- '-----BEGIN CERTIFICATE-----\\n' >/etc/site.crt
+printf '#!/bin/sh\\necho other\\n' >/usr/local/bin/attn-run
 """
 # What each line of BREAK is found as, by check and subject.
 FOUND = {
@@ -49,6 +48,7 @@ FOUND = {
     ("hygiene", "secrets"),
     ("hygiene", "user"),
     ("history", "variables"),
+    ("start", "attn-run"),
 }
 
 
@@ -65,13 +65,6 @@ def docker(*arguments: str) -> str:
 def rows(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(done.stdout)["images"][0]["rows"]
     return found
-
-
-@pytest.fixture(scope="module")
-def sdpa_cpu_base(docker_engine: None) -> str:
-    """The tag of the freshly built image."""
-    build("sdpa-cpu-base")
-    return "axolotl-attn:sdpa-cpu-base"
 
 
 @pytest.fixture
@@ -97,7 +90,7 @@ def test_the_image_passes(sdpa_cpu_base: str) -> None:
     found = rows(done)
 
     assert done.returncode == 0, [row for row in found if row["verdict"] == "fail"]
-    assert {row["check"] for row in found} >= {"import", "GPU code", "lock", "files", "hygiene", "history"}
+    assert {row["check"] for row in found} >= {"import", "GPU code", "lock", "files", "hygiene", "history", "start"}
     assert {"torch", "torch/lib/libtorch_cpu.so"} <= {row["subject"] for row in found}
 
 

@@ -35,7 +35,8 @@ REGISTERED: Final = {
 }
 # Kernels that FlashAttention 4 had to compile: those in its cache that are no link to the image's own.
 UNMENDED: Final = "--volume=/dev/null:/opt/venv/lib/python3.11/site-packages/axolotl_attn_mends.pth:ro"
-TRAIN: Final = "axolotl train config.yml; code=$?; echo FA4-CACHE $(find /tmp/attn/fa4 -name '*.o' -type f | wc -l); "
+FA4_KERNELS: Final = "find $FLASH_ATTENTION_CUTE_DSL_CACHE_DIR -name '*.o' -type f"
+TRAIN: Final = f"axolotl train config.yml; code=$?; echo FA4-CACHE $({FA4_KERNELS} | wc -l); "
 
 
 def main() -> None:

@@ -23,3 +23,14 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launche
 def container(tmp_path: Path, sdpa_cpu: str) -> ContainerLauncher:
     """For what only a container can show."""
     return ContainerLauncher(tmp_path, sdpa_cpu)
+
+
+@pytest.fixture
+def gpu(container: ContainerLauncher) -> ContainerLauncher:
+    """A container that seems to hold one GPU, and an image that supports Hopper alone."""
+    container.options += ["--device=/dev/null:/dev/nvidia0", "--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]
+    container.spec |= {"device": "cuda", "vendor": "nvidia"}
+    container.spec |= {"architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
+    container.spec["backends"][0]["architectures"] = ["hopper"]
+    container.spec["siblings"] = [{"id": "other-cu128", "platform": "cu128", "architectures": ["ada"]}]
+    return container

@@ -52,6 +52,27 @@ def phase(name: events.Phase, detail: str = "") -> None:
         os._exit(0)
 
 
+def meet(count: int) -> None:
+    """Go on only when so many children are here at the same time; each of them leaves a file."""
+    here = Path("/tmp/children")
+    here.mkdir(exist_ok=True)
+    (here / DEVICE).touch()
+    while len(list(here.iterdir())) < count:
+        time.sleep(0.01)
+
+
+def compiles() -> bool:
+    """As a compiler does: what lies in its folder is loaded without a look at it. Whether it is no good."""
+    kernel = Path(os.environ["TRITON_CACHE_DIR"], "kernel")
+    if not kernel.exists():
+        kernel.parent.mkdir(parents=True, exist_ok=True)
+        half = kernel.with_name(f".{os.urandom(4).hex()}")
+        half.write_text("good")
+        os.utime(half, (0, 0))  # a check takes longer than this one
+        half.replace(kernel)
+    return kernel.read_text() != "good"
+
+
 def numbers(error: float = 0.002) -> events.TensorErrors:
     return events.TensorErrors(
         error=error, baseline=0.002, relative=error, baseline_relative=0.002, scale=1.0, finite=True
@@ -74,13 +95,14 @@ def facts() -> events.DeviceFacts:
 
 def case() -> events.CaseEvent:
     gradient = None if BEHAVIOUR == "no gradient" else numbers()
+    wrong = BEHAVIOUR == "wrong" or (BEHAVIOUR == "compiled" and compiles())
     return events.CaseEvent(
         id="causal-d64",
         dtype="bfloat16",
         inputs="normal",
         seconds=0.1,
         tensors={
-            "out": numbers(0.5 if BEHAVIOUR == "wrong" else 0.002),
+            "out": numbers(0.5 if wrong else 0.002),
             "dq": gradient,
             "dk": gradient,
             "dv": gradient,
@@ -114,16 +136,22 @@ def main() -> None:
     emit(events.MachineEvent(python="3", torch="9.9.9+cpu", packages={"torch": "9.9.9"}, device=facts()))
     phase("compile")
     phase("correctness", "causal-d64")
+    if BEHAVIOUR.startswith("meet "):
+        meet(int(BEHAVIOUR.removeprefix("meet ")))
     emit(case())
     phase("observe")
     observed = "other" if BEHAVIOUR == "other kernel" else BACKEND
     emit(events.KernelsEvent(asked=BACKEND, names=("some_kernel",), observed=observed, recorded=1))
     emit(events.HealthEvent(reason="this device has no NVML"))
     phase("performance")
-    emit(events.CeilingEvent(matmul_tflops=100.0, seconds=0.1, samples=(0.1,), planned=1))
+    matmul = 80.0 if BEHAVIOUR == f"slow {DEVICE}" else 100.0
+    emit(events.CeilingEvent(matmul_tflops=matmul, seconds=0.1, samples=(0.1,), planned=1))
     for direction in events.DIRECTIONS:
         emit(speed(direction))
-    emit(events.DoneEvent(seconds={"import": 0.1, "correctness": 0.2}, left_out=(), written=dict(WRITTEN)))
+    # What it was told, where the report shows it.
+    deeper = (f"depth {ARGUMENTS['--depth']}", f"shape {ARGUMENTS.get('--shape')}")
+    seconds = {"import": 0.1, "correctness": 0.2}
+    emit(events.DoneEvent(seconds=seconds, left_out=(), written=dict(WRITTEN), deeper=deeper))
     if BEHAVIOUR == "linger":
         time.sleep(600)
 

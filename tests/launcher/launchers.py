@@ -20,6 +20,7 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_PROBE = Path(__file__).with_name("fake_probe.py")
+FAKE_RACE = Path(__file__).with_name("fake_race.py")
 SPEC = ROOT / "docker" / "specs" / "sdpa-cpu.json"
 
 
@@ -46,6 +47,7 @@ class Launcher(ABC):
         (self.probe / "__init__.py").touch()
         self.rehearsal = Path(__file__).with_name("fake_rehearsal.py")
         self.spec: dict[str, Any] = json.loads(SPEC.read_text())
+        self.times: dict[str, float | str] = {}  # what fake_race.py tells, by backend
         self.behave("healthy")
 
     def behave(self, behaviour: str) -> None:
@@ -97,6 +99,8 @@ class ProcessLauncher(Launcher):
         shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("probe", "__pycache__"))
         shutil.copytree(self.probe, home / "entrypoint" / "probe")
         shutil.copy(self.rehearsal, home / "entrypoint" / "rehearsal" / "__main__.py")
+        shutil.copy(FAKE_RACE, home / "entrypoint" / "race" / "__main__.py")
+        (home / "entrypoint" / "race" / "times").write_text(json.dumps(self.times))
         (home / "image.json").write_text(json.dumps(self.spec))
         environ = {"PATH": os.environ["PATH"], **env}
         argv = [self.python, "-I", "-S", str(home / "entrypoint"), *command]

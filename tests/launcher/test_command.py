@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 
 import pytest
 
-from entrypoint.inductor_cache import DEFAULT, DIRECTORY
+from entrypoint.compilers import LOCAL
 from tests.launcher.launchers import ContainerLauncher, Launcher, ProcessLauncher, wait_until
 from tests.patience import PATIENCE
 
@@ -58,15 +59,18 @@ def test_a_script_without_an_interpreter_line_is_126(launcher: Launcher) -> None
 
 
 @pytest.mark.parametrize("check", ["enforce", "off"])
-def test_the_command_shares_inductors_folder_of_this_cpu(launcher: Launcher, check: str) -> None:
-    """The image's directory becomes this CPU's part of it; one that the user chose stays as it is."""
-    shown = [
-        launcher.run("printenv", DIRECTORY, ATTN_CHECK=check, **{DIRECTORY: folder}).stdout.decode().strip()
-        for folder in (DEFAULT, "/tmp/mine")
-    ]
+def test_the_command_shares_the_compilers_folders(launcher: Launcher, check: str) -> None:
+    """In ATTN_CACHE, where an image's own ENV or nothing stands; one that the user chose stays as it is."""
+    where = "readlink -f $TRITON_CACHE_DIR; readlink -f $CUDA_CACHE_PATH; echo $TORCHINDUCTOR_CACHE_DIR"
+    given = {"TRITON_CACHE_DIR": f"{LOCAL}/triton", "TORCHINDUCTOR_CACHE_DIR": "/tmp/mine"}
 
-    assert shown[0].startswith(f"{DEFAULT}/")
-    assert shown[1] == "/tmp/mine"
+    cache = f"{launcher.inside}/cache"
+    result = launcher.run("sh", "-c", where, ATTN_CHECK=check, ATTN_CACHE=cache, **given)
+
+    triton, cuda, inductor = result.stdout.decode().split()
+    assert re.fullmatch(rf"{re.escape(cache)}/compiled/[0-9a-f]{{16}}/triton", triton)
+    assert cuda == triton.replace("/triton", "/cuda")
+    assert inductor == "/tmp/mine"
 
 
 @pytest.mark.parametrize("check", ["enforce", "warn", "off"])
@@ -120,6 +124,21 @@ def test_warn_without_a_command_still_exits_with_the_verdicts_code(launcher: Lau
 def test_the_command_is_told_which_backend_was_checked(launcher: Launcher) -> None:
     """ATTN_BACKEND in the command's environment is the one that was proved."""
     assert launcher.run("sh", "-c", "echo $ATTN_BACKEND").stdout == b"sdpa\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "depth"),
+    [((), {}, "start"), (("--deep",), {}, "deep"), ((), {"ATTN_DEPTH": "deep"}, "deep")],
+)
+def test_a_check_is_as_deep_as_was_asked_for(
+    launcher: Launcher, words: tuple[str, ...], env: dict[str, str], depth: str
+) -> None:
+    """The child is told, and the report has the depth and what it leaves out."""
+    launcher.run("check", *words, **env)
+
+    report = launcher.report()
+    assert report["depth"] == depth
+    assert f"depth {depth}" in report["left_out"]
 
 
 KERNEL = {"name": "sdpa-cudnn", "packages": [], "architectures": [], "gradients": True, "eight_bit": False}

@@ -276,17 +276,6 @@ def test_a_broken_spec_is_internal(launcher: Launcher) -> None:
 # --- with a GPU's device node, which docker makes of /dev/null ---------------------------------------------------
 
 
-@pytest.fixture
-def gpu(container: ContainerLauncher) -> ContainerLauncher:
-    """A container that seems to hold one GPU, and an image that supports Hopper alone."""
-    container.options += ["--device=/dev/null:/dev/nvidia0", "--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]
-    container.spec |= {"device": "cuda", "vendor": "nvidia"}
-    container.spec |= {"architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
-    container.spec["backends"][0]["architectures"] = ["hopper"]
-    container.spec["siblings"] = [{"id": "other-cu128", "platform": "cu128", "architectures": ["ada"]}]
-    return container
-
-
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [

@@ -76,6 +76,19 @@ def test_other_settings_are_checked_again(launcher: Launcher) -> None:
     assert json.loads(result.stdout)["cached"] is False
 
 
+@pytest.mark.parametrize(("first", "then", "serves"), [("deep", "start", True), ("start", "deep", False)])
+def test_a_deep_verdict_serves_a_start_and_not_the_other_way_round(
+    launcher: Launcher, first: str, then: str, *, serves: bool
+) -> None:
+    """Everything that a start runs is in a deep check."""
+    cache = f"{launcher.inside}/cache"
+    launcher.run("check", "--json", ATTN_CACHE=cache, ATTN_DEPTH=first)
+
+    report = json.loads(launcher.run("check", "--json", ATTN_CACHE=cache, ATTN_DEPTH=then).stdout)
+
+    assert (report["cached"], report["depth"]) == (serves, "deep")
+
+
 DECIDING = ("TORCH_CUDNN_SDPA_DEPRIORITIZED", "CUDA_VISIBLE_DEVICES", "FLASH_ATTENTION_ARCH", "ONEDNN_MAX_CPU_ISA")
 
 
@@ -93,7 +106,7 @@ def test_another_choice_of_kernels_is_checked_again(launcher: Launcher, name: st
 def test_a_damaged_cache_is_ignored_with_a_line(launcher: Launcher, text: str) -> None:
     """Corrupt or foreign entries cost a check, never a start, and the report says so."""
     cached_run(launcher)
-    (entry,) = cache_of(launcher).iterdir()
+    (entry,) = cache_of(launcher).glob("*.json")
     entry.write_text(text)
 
     report = json.loads(cached_run(launcher))
@@ -105,7 +118,7 @@ def test_a_damaged_cache_is_ignored_with_a_line(launcher: Launcher, text: str) -
 def test_an_old_verdict_is_checked_again(launcher: Launcher) -> None:
     """After a day, or with a clock that went back, a verdict is stale."""
     cached_run(launcher)
-    (entry,) = cache_of(launcher).iterdir()
+    (entry,) = cache_of(launcher).glob("*.json")
     document = json.loads(entry.read_text())
     entry.write_text(json.dumps(document | {"saved": document["saved"] - 25 * 3600}))
 

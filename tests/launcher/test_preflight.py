@@ -67,6 +67,41 @@ def test_a_good_run_starts_and_is_told(launcher: ProcessLauncher) -> None:
     assert "neither a folder here nor in the hub's cache" in result.stderr
 
 
+LLAMA = {
+    "model_type": "llama",
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "hidden_size": 512,
+    "num_hidden_layers": 2,
+}
+
+
+def shape_of(launcher: ProcessLauncher, text: str) -> Any:
+    """What the child was told of the run's attention calls."""
+    axolotl(launcher, text, ATTN_CACHE=f"{launcher.inside}/cache")
+    report = launcher.report()
+    told = next(word for word in report["left_out"] if word.startswith("shape "))
+    return None if told == "shape None" else json.loads(told.removeprefix("shape ")) | {"cached": report["cached"]}
+
+
+def test_the_child_is_told_the_runs_own_calls(launcher: ProcessLauncher) -> None:
+    """As the configuration and config.json have them; another length is another verdict, the same one is remembered."""
+    model = launcher.data / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(LLAMA))
+    text = GOOD.replace("/nowhere/model", str(model)) + "bf16: true\nsequence_len: 2048\n"
+
+    first, again = shape_of(launcher, text), shape_of(launcher, text)
+    assert (first["heads"], first["kv_heads"], first["head_dim"], first["length"], first["packed"]) == (
+        *(8, 2, 64, 2048, True),
+    )
+    assert (first["cached"], again["cached"]) == (False, True)
+    longer = shape_of(launcher, text.replace("2048", "4096"))
+    assert (longer["length"], longer["cached"]) == (4096, False)
+    assert shape_of(launcher, GOOD) is None
+
+
 def test_a_run_that_cannot_work_is_refused_before_anything_is_measured(launcher: ProcessLauncher) -> None:
     """90, with the rule, its line and what to write; the command never starts and no child does."""
     launcher.behave("crash")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +89,34 @@ def test_with_an_engine_the_image_is_built_and_run(
     assert isinstance(request, engine.Request)
     assert (request.image, request.command, request.gpus) == ("axolotl-attn:sdpa-cpu", ["check", "--json"], False)
     assert request.environment["ATTN_TIMEOUT"] == "7"
+    assert request.environment["NODE_NAME"] == platform.node()  # a container's own is a number
+
+
+def test_a_file_that_the_check_writes_is_one_of_this_machine(
+    no_gpu: None, asked: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its folder is mounted, and it belongs to whoever called; nothing else of this machine is handed in."""
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "is_rootless", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "sdpa-cpu", "--json", "--html", "page.html", f"--npd={tmp_path}/npd"]) == 94
+    request = asked[0]
+    assert isinstance(request, engine.Request)
+    assert request.command == ["check", "--json", "--html=/written/1/page.html", "--npd=/written/2/npd"]
+    assert request.volumes == [f"{tmp_path}:/written/1", f"{tmp_path}:/written/2"]
+    assert request.user == f"{os.getuid()}:0"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [(["--html"], "--html names no file"), (["--npd=/nowhere/x"], "there is no folder /nowhere")]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
+    given: list[str], says: str, asked: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the container it would be lost with it."""
+    assert main(["check", "sdpa-cpu", *given]) == 2
+    assert says in capsys.readouterr().err
+    assert asked == []
 
 
 @pytest.mark.parametrize(
@@ -141,3 +171,80 @@ def test_run_wants_one_image(capsys: pytest.CaptureFixture[str]) -> None:
     """A glob that matches several is an error that lists them."""
     assert main(["run", "sdpa-*", "true"]) == 2
     assert "matches sdpa-cpu, sdpa-cpu-base, sdpa-cu128" in capsys.readouterr().err
+
+
+def test_a_configuration_of_this_machine_is_mounted(
+    no_gpu: None, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is the working directory, read as our user; the hub's cache goes with it where there is one."""
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "is_rootless", lambda: True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "run.yml").write_text("a: 1\n")
+
+    for words in (["--config", str(tmp_path / "run.yml"), "--json"], [f"--config={tmp_path / 'run.yml'}", "--json"]):
+        assert main(["check", "sdpa-cpu", *words]) == 94
+        request = asked.pop()
+        assert isinstance(request, engine.Request)
+        assert request.command == ["check", "--config", "run.yml", "--json"]
+        assert (request.volumes, request.user) == ([f"{tmp_path}:/workspace:ro"], "0:0")
+
+    (tmp_path / "hub").mkdir()
+    assert main(["check", "sdpa-cpu", "--config", str(tmp_path / "run.yml")]) == 94
+    request = asked.pop()
+    assert isinstance(request, engine.Request)
+    assert f"{tmp_path / 'hub'}:/hub:ro" in request.volumes
+    assert request.environment["HF_HUB_CACHE"] == "/hub"
+
+
+def test_with_a_configuration_the_image_that_fits_has_axolotl(
+    no_gpu: None,
+    asked: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A check takes the one without; a `-base` that is named with a configuration is an error that says so."""
+    monkeypatch.setattr(engine, "require", lambda: None)
+    monkeypatch.setattr(engine, "is_rootless", lambda: True)
+    (tmp_path / "run.yml").write_text("a: 1\n")
+
+    assert main(["check", "--config", str(tmp_path / "run.yml")]) == 94
+    request = asked.pop()
+    assert isinstance(request, engine.Request)
+    assert request.image == "axolotl-attn:sdpa-cpu"
+
+    assert main(["check", "sdpa-cpu-base", "--config", str(tmp_path / "run.yml")]) == 2
+    assert "sdpa-cpu-base is without Axolotl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["--config", "/no/c.yml"], "no file /no/c.yml"), (["--config"], "no file")]
+)
+def test_a_configuration_that_is_not_there_is_said_before_anything_is_built(
+    words: list[str], says: str, asked: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "sdpa-cpu", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert asked == []
+
+
+def test_a_configuration_needs_an_engine(
+    no_gpu: None,
+    asked: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The environment of a check is without Axolotl, so nothing could be said of the run."""
+
+    def require() -> None:
+        raise EngineMissing("there is no program 'docker' on PATH", "install it")
+
+    monkeypatch.setattr(engine, "require", require)
+    (tmp_path / "run.yml").write_text("a: 1\n")
+
+    assert main(["check", "--config", str(tmp_path / "run.yml")]) == 2
+    err = capsys.readouterr().err
+    assert "no program 'docker' on PATH, and the check in a virtual environment is without Axolotl" in err
+    assert asked == []

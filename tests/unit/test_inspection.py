@@ -337,6 +337,34 @@ def test_a_script_that_sets_variables_of_its_own_is_no_secret() -> None:
     assert verdicts(rules.history([], ["UV_INDEX_URL=x"]))["variables"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("entrypoint", "said", "verdict"), [("usage", "usage", "pass"), ("usage", "--help", "fail"), ("", "", "fail")]
+)
+def test_a_name_that_starts_something_else_fails(entrypoint: str, said: str, verdict: str) -> None:
+    """Two programs that both say nothing prove nothing."""
+    assert rules.named("attn-run", entrypoint, said).verdict == verdict
+
+
+def test_the_entrypoint_and_its_name_are_both_asked(matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One as the image starts, the other in its place."""
+    asked: list[Sequence[str]] = []
+
+    def answer(command: Sequence[str], **_: object) -> str:
+        asked.append(command)
+        return " ".join(command[-3:])
+
+    monkeypatch.setattr(engine, "capture", answer)
+    inside = inspection.Inside(ROOT, matrix, image(matrix, "sdpa-cpu-base"))
+
+    (row,) = inspection.start(inside)
+
+    assert [command[-3:] for command in asked] == [
+        ["--read-only", "axolotl-attn:sdpa-cpu-base", "--help"],
+        ["--entrypoint=attn-run", "axolotl-attn:sdpa-cpu-base", "--help"],
+    ]
+    assert row.verdict == "fail"
+
+
 # ---- the command ----
 
 

@@ -10,7 +10,7 @@ from attn_matrix import ROOT
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", ".github/**/*.md", "docker/*.md", "tests/**/*.md")
+    for pattern in ("*.md", ".github/**/*.md", "docker/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
 # A path in backquotes, from the repository's root.
@@ -32,6 +32,7 @@ def test_the_pages_are_found() -> None:
         "README.md",
         "docker/IMAGES.md",
         "docker/BUILDING.md",
+        "docker/kubernetes/README.md",
         ".github/DECISIONS.md",
         ".github/CHANGELOG.md",
     } <= set(PAGES)

@@ -13,7 +13,7 @@ import pytest
 from attn_matrix import ROOT
 from attn_matrix.cli import COMMANDS
 
-CONTRACT = {"check", "tests", "plan", "render", "build", "run", "lint"}
+CONTRACT = {"check", "tests", "plan", "render", "build", "run", "fleet", "lint"}
 
 
 def test_every_session_of_the_contract_is_there_and_says_what_it_does() -> None:

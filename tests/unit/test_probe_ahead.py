@@ -37,7 +37,7 @@ def test_where_nothing_would_be_kept_nothing_is_cold(backend: str, environ: dict
     assert not ahead.is_cold(backend, environ)
 
 
-@pytest.mark.parametrize(("jobs", "helpers"), [(0, 0), (1, 0), (3, 2), (64, ahead.MOST)])
+@pytest.mark.parametrize(("jobs", "helpers"), [(0, 0), (1, 0), (3, 2), (64, ahead.MOST["deep"])])
 def test_the_check_is_one_of_the_jobs(jobs: int, helpers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And there are never more helpers than variants are worth."""
     commands: list[list[str]] = []
@@ -83,10 +83,7 @@ def test_shares_are_every_variant_but_the_first_once() -> None:
     torch = pytest.importorskip("torch")
     said = [share(index, 2) for index in range(2)]
     backend = backends.load("sdpa", torch.device("cpu"))
-    variants = [
-        run.case.id
-        for run in schedule.variants([*schedule.always(backend, "cpu"), *schedule.checked(backend, far=False)])
-    ]
+    variants = [run.case.id for run in schedule.plan(backend, "cpu", far=False).variants]
     assert sorted([*said[0], *said[1]]) == sorted(variants[1:])
     assert said[0][0] == variants[1]
     assert said[1][0] == variants[2]

@@ -15,7 +15,7 @@ import pytest
 
 from entrypoint.events import PHASES
 from entrypoint.probe import __main__ as child
-from entrypoint.probe import ahead, backends, cases, device, observe, performance, schedule
+from entrypoint.probe import ahead, backends, cases, device, observe, performance, rivals, schedule
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.limit import Limit, Step
 from tests.patience import PATIENCE
@@ -178,7 +178,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     short = tuple(replace(case, seqlen=16) for case in cases.startup_cases())
     monkeypatch.setattr(cases, "startup_cases", lambda *_, **__: short)
+    monkeypatch.setattr(schedule, "long_cases", lambda *_, **__: ())
     monkeypatch.setattr(performance, "attention_speeds", lambda *_: iter(()))
+    monkeypatch.setattr(rivals, "compare", lambda *_: iter(()))
     monkeypatch.setattr(observe, "record", lambda *_: observe.Recording(names=(), recorded=0))
 
 
@@ -348,7 +350,7 @@ def test_what_a_helper_compiled_is_checked_however_late(quick: None, monkeypatch
     monkeypatch.setattr(backends, "load", lambda name, where: backend)
     stream = io.StringIO()
     with Helped([subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)]) as helpers:
-        child.probe("sdpa", "cpu", EventLog(stream), helpers)
+        child.probe("sdpa", "cpu", EventLog(stream), helpers=helpers)
     lines = events(stream.getvalue())
     assert waited_after[0] == ["causal-d64"]
     assert lines[-1]["left_out"] == ["two"]

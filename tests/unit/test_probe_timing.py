@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -13,6 +14,7 @@ import pytest
 
 from entrypoint.probe import performance, timing
 from entrypoint.probe.cases import performance_case, startup_cases
+from tests.unit.wrong_kernels import EVERYTHING
 
 
 class Script:
@@ -166,11 +168,23 @@ def test_the_flops_of_the_convention() -> None:
 
 def test_full_attention_counts_twice_the_flops_of_causal() -> None:
     """Causal attention needs half of the scores."""
-    from dataclasses import replace
-
     case = performance_case("cuda")
-    full = performance.attention_flops(replace(case, causal=False), "forward")
+    full = performance.attention_flops(dataclasses.replace(case, causal=False), "forward")
     assert full == 2 * performance.attention_flops(case, "forward")
+
+
+def test_what_no_query_sees_is_not_counted() -> None:
+    """Windows, packed documents and both; a window longer than a document is none."""
+    case = dataclasses.replace(performance_case("cuda"), batch=1)
+    plain = performance.attention_flops(case, "forward")
+    windowed = dataclasses.replace(case, window=(1023, 0))
+    packed = dataclasses.replace(case, cu_seqlens=(0, 4096, 8192))
+    assert performance.attention_flops(windowed, "forward") == plain * 2 * 1024 / 8192
+    assert performance.attention_flops(packed, "forward") == plain / 2
+    assert performance.attention_flops(dataclasses.replace(packed, window=(8000, 0)), "forward") == plain / 2
+    assert "causal, packed, window of 1024, softcap 50, " in performance.in_words(
+        dataclasses.replace(packed, window=(1023, 0), softcap=50.0)
+    )
 
 
 class Fixed:
@@ -214,6 +228,8 @@ def test_the_timed_shapes() -> None:
     assert [(case.head_dim, case.seqlen) for case in cases] == [(128, 8192), (64, 2048)]
     assert {(case.batch * case.seqlen, case.heads * case.head_dim) for case in cases} == {(16384, 2048)}
     assert len(performance.timed_cases("cpu")) == 1
+    turing = dataclasses.replace(EVERYTHING, dtypes=("float16",))
+    assert {case.dtype for case in performance.timed_cases("cuda", turing)} == {"float16"}
 
 
 def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
@@ -237,7 +253,9 @@ def test_what_speed_says_and_that_it_goes_on_after_an_error() -> None:
 
     for attention in (reference.attention, broken):
         backend = backends.Backend(name="test", attention=attention, no_gradient="none")
-        performance.measure_speed(backend, here, EventLog(stream), NoSensors("none"), survive)
+        timed = performance.timed_cases("cpu")
+        log, sensors = EventLog(stream), NoSensors("none")
+        performance.measure_speed(backend, here, log, sensors, survive, timed=timed, compared=())
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     measured = [(event["event"], event.get("direction")) for event in events if event["event"] != "phase"]
     assert measured == [("speed", "forward")]

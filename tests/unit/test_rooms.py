@@ -18,10 +18,15 @@ HOST = {
     "commands": {"matrix", "rendered", "host"},
 }
 # What the judge and the children may know of the container's side. Neither knows the other.
-JUDGE = {"events", "outcome", "settings", "spec", "choice", "rehearsal", "preflight"}
+JUDGE = {"choice", "collective", "events", "light", "outcome", "preflight", "ranks", "rehearsal", "settings", "spec"}
 REHEARSAL = {"events", "outcome", "probe"}
-PROBE = {"events", "devices", "spec", "spelling"}
-PREFLIGHT = {"devices", "errors", "spec"}
+PROBE = {"events", "devices", "shape", "spec", "spelling"}
+PREFLIGHT = {"devices", "errors", "events", "shape", "spec"}
+RACE = {"events", "probe", "shape"}
+COLLECTIVE = {"events"}
+# What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
+FLEET = {"judge"}
+WRITERS = {"cache", "judge", "text"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -45,9 +50,19 @@ def test_a_room_of_the_host_imports_only_those_before_it(room: str) -> None:
     assert used - {room} <= HOST[room]
 
 
-@pytest.mark.parametrize(
-    ("room", "known"), [("judge", JUDGE), ("probe", PROBE), ("preflight", PREFLIGHT), ("rehearsal", REHEARSAL)]
-)
+ROOMS = {
+    "judge": JUDGE,
+    "probe": PROBE,
+    "preflight": PREFLIGHT,
+    "rehearsal": REHEARSAL,
+    "race": RACE,
+    "collective": COLLECTIVE,
+    "fleet": FLEET,
+    "writers": WRITERS,
+}
+
+
+@pytest.mark.parametrize(("room", "known"), ROOMS.items())
 def test_judging_and_measuring_do_not_know_each_other(room: str, known: set[str]) -> None:
     assert parts(ROOT / "entrypoint" / room, "entrypoint") - {room} <= known
 

@@ -11,7 +11,7 @@ import pytest
 from entrypoint.choice import chosen, fallback, refuse_early
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.judge import verdict
+from entrypoint.judge import speed, verdict
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.judge.verdict import notes_of
 from entrypoint.outcome import Outcome, Overrun
@@ -249,6 +249,57 @@ def test_a_gpu_without_a_floor_is_never_slow(name: str) -> None:
     slow = {"event": "speed", "id": "s8192", "direction": "backward", "tflops": 1.0, "seconds": 1e-3}
 
     assert said(outcome(machine, ceiling(500.0), copy(400.0), slow)) == ("PASS", Code.PASS)
+
+
+def comparison(own: float, other: str, seconds: float, direction: str = "forward") -> dict[str, Any]:
+    return {"event": "comparison", "id": "s8192", "direction": direction, "own": own, "others": {other: seconds}}
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "other", "ratio", "slow"),
+    [
+        ("fa4", "9.0", "plain", 0.99, True),
+        ("fa4", "9.0", "plain", 1.01, False),
+        ("fa4", "9.0", "flash", 0.85, True),  # healthy: 1.27 and more
+        ("fa4", "9.0", "flash", 0.95, False),
+        ("fa4", "12.0", "flash", 0.7, False),  # not known there to be faster
+        ("flex", "9.0", "flash", 0.35, True),
+        ("flex", "9.0", "flash", 0.66, False),  # healthy, backward
+        ("xformers", "8.9", "efficient", 0.33, True),
+        ("sdpa", None, "plain", 0.9, True),  # made three times slower on a CPU
+        ("sdpa", None, "plain", 2.6, False),
+        ("flex", None, "plain", 1.1, False),
+    ],
+)
+def test_a_kernel_is_slow_beside_torchs_without_any_floor(
+    name: str, capability: str | None, other: str, ratio: float, *, slow: bool
+) -> None:
+    """`ratio`: how many times as fast as that kernel of torch's it was."""
+    gpu = {"event": "machine", "device": {"name": "a new GPU", "capability": capability}}
+    result = replace(outcome(gpu, comparison(1e-3, other, ratio * 1e-3)), backend=name)
+    judged = speed.judge_speed(SPEC, Settings(backend=name), result)
+
+    assert [finding.kind for finding in judged] == (["slow-beside-torch"] if slow else [])
+
+
+def test_slow_beside_torch_says_how_slow_and_degrades_or_fails() -> None:
+    """The worst of them, by ATTN_SLOW."""
+    late = outcome(comparison(2e-3, "flash", 1e-3), comparison(4e-3, "plain", 1e-3, "backward"))
+
+    assert said(late) == ("DEGRADED", Code.PASS)
+    assert said(late, Settings(backend="fa4", slow="fail")) == ("FAIL", Code.SLOW)
+    assert judge(SPEC, SETTINGS, late)[0].what == (
+        "fa4 is slow on NVIDIA H200: backward in s8192 takes 4 ms, 0.25 times as fast as attention written out in "
+        "plain torch beside it, and should be at least 1 times."
+    )
+
+
+def test_a_kernel_under_its_floor_is_called_slow_once() -> None:
+    """The floor of its own GPU says more than a comparison."""
+    slow = {"event": "speed", "id": "s8192", "direction": "backward", "tflops": 279.0, "seconds": 1e-3}
+    findings = judge(SPEC, SETTINGS, outcome(slow, comparison(4e-3, "plain", 1e-3)))
+
+    assert [finding.kind for finding in findings] == ["slow-kernel"]
 
 
 def test_a_case_without_a_floor_is_never_slow() -> None:

@@ -73,13 +73,15 @@ def test_nothing_is_permitted_at_the_top(name: str) -> None:
 
 
 def test_only_who_must_may_write() -> None:
-    """Packages: what bakes; contents and pull requests: what proposes; nothing else."""
+    """Packages, and a name to sign them with: what bakes; contents and pull requests: what proposes; nothing else."""
     rights = {job: value["permissions"] for job, value in JOBS.items()}
     writers = {job: {right for right, level in given.items() if level == "write"} for job, given in rights.items()}
     callers = {job for job, value in JOBS.items() if value.get("uses") == "./.github/workflows/bake.yml"}
     bakers = {("workflows/bake.yml", "bake"), *callers}
     proposer = {("workflows/pins.yml", "propose"): {"actions", "contents", "pull-requests"}}
-    assert {job: given for job, given in writers.items() if given} == {job: {"packages"} for job in bakers} | proposer
+    assert {job: given for job, given in writers.items() if given} == {
+        job: {"packages", "id-token"} for job in bakers
+    } | proposer
 
 
 @each_job
@@ -172,10 +174,14 @@ def test_no_secret_is_a_build_argument() -> None:
     ]
 
 
-def test_the_order_of_a_build_is_inspect_then_tag() -> None:
-    """A tag names only what was inspected: until then an image is pushed by its digest alone."""
+def test_the_order_of_a_build_is_inspect_sign_then_tag() -> None:
+    """A tag names only what was inspected and signed: until then an image is pushed by its digest alone."""
     names = [step["name"] for step in JOBS["workflows/bake.yml", "bake"]["steps"]]
-    assert names.index("Build") < names.index("Inspect what was pushed") < names.index("Tag it")
+    assert (
+        names.index("Build") < names.index("Inspect what was pushed") < names.index("Sign it") < names.index("Tag it")
+    )
+    assert SCRIPTS["workflows/bake.yml:bake:Sign it"] == '.github/sign "$REPOSITORY@$DIGEST"'
+    assert "type=sbom" in SCRIPTS["workflows/bake.yml:bake:Build"]
     assert "push-by-digest=true" in SCRIPTS["workflows/bake.yml:bake:Build"]
     tagging = [name for name, script in SCRIPTS.items() if "imagetools create" in script]
     assert tagging == ["workflows/bake.yml:bake:Tag it"]

@@ -49,7 +49,8 @@ HEALTHY: Final[dict[str, dict[str, Any]]] = {
         "samples": [1e-3],
         "planned": 1,
     },
-    "done": {"seconds": {}, "left_out": [], "written": {}},
+    "comparison": {"id": "s8192", "direction": "forward", "own": 1e-3, "others": {"plain": 1e-2}},
+    "done": {"seconds": {}, "left_out": [], "written": {}, "deeper": []},
 }
 
 

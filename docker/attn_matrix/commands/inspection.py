@@ -30,6 +30,8 @@ from attn_matrix.rendered.bake import OCI, OWN
 SCHEMA: Final = 1
 PYTHON: Final = "/opt/venv/bin/python"
 KERNELS: Final = "/opt/attn/fa4-cache"
+# The entrypoint's name on PATH.
+NAME: Final = "attn-run"
 # What is used of a package beside its top: by torch.compile, and by our own check.
 ALSO: Final = {TORCH: "torch.utils.cpp_extension", "xformers": "xformers.ops"}
 AS_ROOT: Final = ("--user=0", "--cap-drop=ALL", "--cap-add=DAC_READ_SEARCH")
@@ -189,11 +191,21 @@ def hygiene(image: Inside) -> Iterator[Conclusion]:
     yield from rules.history([json.loads(line) for line in steps.splitlines()], config["Env"])
 
 
+def start(image: Inside) -> Iterator[Conclusion]:
+    """Whether the entrypoint and its name on PATH are one program; each is asked for its help, which needs no check."""
+    said = [
+        engine.capture(["docker", "run", "--rm", "--network=none", "--read-only", *options, image.tag, "--help"])
+        for options in ((), (f"--entrypoint={NAME}",))
+    ]
+    yield rules.named(NAME, *said)
+
+
 CHECKS: Final[dict[str, Callable[[Inside], Iterable[Conclusion]]]] = {
     "import": imports,
     "GPU code": gpu_code,
     "installed": installed,
     "hygiene": hygiene,
+    "start": start,
 }
 
 

@@ -299,6 +299,13 @@ def user(name: str) -> Conclusion:
     return ok("hygiene", "user", f"it runs as {name}")
 
 
+def named(name: str, entrypoint: str, said: str) -> Conclusion:
+    """Whether the program `name` says what the image's entrypoint says."""
+    if entrypoint and entrypoint == said:
+        return ok("start", name, "is on PATH, and says what the entrypoint says")
+    return failed("start", name, f"says {said[:40]!r}, and the entrypoint {entrypoint[:40]!r}")
+
+
 def history(steps: Sequence[str], environment: Sequence[str]) -> Iterator[Conclusion]:
     """What the image's history and variables show of the site that built it. `steps`: its instructions, as
     `docker history` lists them.

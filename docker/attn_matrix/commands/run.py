@@ -5,20 +5,15 @@ CMD's exit code is ours. What the container writes into a mounted folder belongs
 
 from __future__ import annotations
 
-import os
 from argparse import REMAINDER, ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
 
 from attn_matrix.errors import UsageError
 from attn_matrix.host import engine, machine
-from attn_matrix.host.container import attn_variables, devices_for
+from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, our_user
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.select import pick_one
-
-# The images' working directory.
-WORKSPACE: Final = "/workspace"
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -57,7 +52,7 @@ def _handle(arguments: Namespace) -> int:
         devices=given.paths,
         groups=given.groups,
         volumes=volumes(arguments.volume, arguments.workspace.resolve()),
-        user=_user(),
+        user=our_user(),
     )
     return engine.run(request)
 
@@ -88,8 +83,3 @@ def _absolute(volume: str) -> str:
         raise UsageError(f"-v: {volume!r} is not SOURCE:TARGET, such as ~/data:/data", "TARGET is an absolute path")
     is_path = "/" in source or source.startswith(".")
     return f"{Path(source).resolve() if is_path else source}{colon}{target}"
-
-
-def _user() -> str:
-    """Whom the container's files belong to: our user. Group 0 is who may write in the images' own folders."""
-    return f"{0 if engine.is_rootless() else os.getuid()}:0"

@@ -1,14 +1,18 @@
-"""What `nox -s run` and `nox -s check` pass to a container: GPUs, and the settings in ATTN_ variables."""
+"""What `nox -s run` and `nox -s check` pass to a container: GPUs, the settings in ATTN_ variables, and who we are."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from attn_matrix.host import machine
+from attn_matrix.host import engine, machine
 from attn_matrix.matrix.model import Image, Matrix
 from entrypoint.devices import AMD
+
+# The images' working directory.
+WORKSPACE: Final = "/workspace"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ def _amd(root: Path) -> Devices:
     nodes = [root / "dev/kfd", *sorted(root.glob("dev/dri/renderD*"))]
     groups = {str(node.stat().st_gid): None for node in nodes if node.exists() and node.stat().st_gid}
     return Devices(paths=tuple(f"/{path.relative_to(root)}" for path in paths), groups=tuple(groups))
+
+
+def our_user() -> str:
+    """Whom the container's files belong to: our user. Group 0 is who may write in the images' own folders."""
+    return f"{0 if engine.is_rootless() else os.getuid()}:0"
 
 
 def attn_variables() -> dict[str, str]:

@@ -58,4 +58,4 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

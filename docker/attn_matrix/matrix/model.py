@@ -6,8 +6,9 @@ package that its platform does not pin. In a mapping the key is the thing's name
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Annotated, Final, Self
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
 
@@ -80,10 +81,17 @@ class Tables(Model):
     gpus: dict[Text, GpuModel] = Field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
 
-    @property
+    @cached_property
     def images(self) -> tuple[Image, ...]:
         """Every image, the variants of a row after it."""
         return tuple(image for row in self.rows for image in self.variants(row))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; the copy finds out by itself what follows from its own tables."""
+        copied = super().model_copy(update=update, deep=deep)
+        for derived in ("images", "special_packages"):
+            copied.__dict__.pop(derived, None)
+        return copied
 
     def variants(self, row: Row) -> Iterator[Image]:
         """The image of a row as written, then narrowed, each followed by its `-base` variant.
@@ -196,10 +204,15 @@ class Matrix(Tables):
 
     def common_packages(self, platform: str) -> dict[str, str]:
         """What every image of `platform` holds, with versions: torch and the pinned packages of nothing else."""
+        pins = self.platforms[platform].pins
+        return {package: pin for package, pin in pins.items() if package not in self.special_packages}
+
+    @cached_property
+    def special_packages(self) -> frozenset[str]:
+        """What only some images hold: kernels, what these need, and Axolotl."""
         kernels = {package for backend in self.backends.values() for package in backend.packages}
         needed = {package for wheel in self.wheels.values() for package in wheel.needs}
-        pins = self.platforms[platform].pins
-        return {package: pin for package, pin in pins.items() if package not in {*kernels, *needed, AXOLOTL}}
+        return frozenset({*kernels, *needed, AXOLOTL})
 
     def kernel_packages(self, image: Image) -> dict[str, str]:
         """The kernel packages that the image holds beside torch, with their versions, in the order of its backends.

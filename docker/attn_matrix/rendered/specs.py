@@ -9,13 +9,15 @@ from attn_matrix.matrix.model import ALL, AXOLOTL, Baseline, GpuModel, Image, Ke
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, MendSpec, RecipeSpec, Sibling
 
 # The images that run on an architecture (None: a machine without a GPU), by backend and platform (None: any).
-Index = dict[tuple[str | None, str | None, str | None], list[Image]]
+Index = dict[tuple[str | None, str | None, str | None], list[Sibling]]
 
 
 def image_specs(matrix: Matrix) -> dict[str, ImageSpec]:
     """The spec of every image, by id, and of those that hold prebuilt wheels a second one: as compiled from source."""
     compiled = matrix.from_source()
     own = [image for image in matrix.images if matrix.prebuilt_wheels(image)]
+    if not own:
+        return _specs(matrix, matrix.images)
     return _specs(matrix, matrix.images) | {compiled_id(name): s for name, s in _specs(compiled, own).items()}
 
 
@@ -122,15 +124,14 @@ def _siblings(matrix: Matrix, image: Image, images: Index) -> Iterator[Sibling]:
     On an architecture that this image runs on itself only an image of another platform helps: its driver may do.
     """
     own = matrix.image_architectures(image) or (None,)
-    chosen: dict[str, Image] = {}
+    chosen: dict[str, Sibling] = {}
     for architecture in (*matrix.architectures, None):
         near = (other for key in _keys(image) for other in images.get((architecture, *key), ()))
         usable = (other for other in near if other.platform != image.platform or architecture not in own)
         nearest = next(usable, None)
         if nearest is not None:
             chosen.setdefault(nearest.id, nearest)
-    for other in chosen.values():
-        yield Sibling(id=other.id, platform=other.platform, architectures=matrix.image_architectures(other))
+    yield from chosen.values()
 
 
 def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
@@ -141,9 +142,11 @@ def _index(matrix: Matrix, images: Iterable[Image]) -> Index:
     index: Index = defaultdict(list)
     trains = (image for image in images if matrix.gradients(image.default, image.platform))
     for image in sorted(trains, key=lambda image: (image.combination == ALL, image.architecture is not None)):
-        for architecture in matrix.image_architectures(image) or (None,):
+        runs_on = matrix.image_architectures(image)
+        sibling = Sibling(id=image.id, platform=image.platform, architectures=runs_on)
+        for architecture in runs_on or (None,):
             for key in _keys(image):
-                index[(architecture, *key)].append(image)
+                index[(architecture, *key)].append(sibling)
     return index
 
 

@@ -99,6 +99,7 @@ class Adapter(Protocol):
 
     A module may also have `VARIANTS`, the same for each of the backend's forced kernels that has kernels of its own.
     `CACHE` is the environment variable with the directory where one that compiles just in time keeps what it made.
+    `COMPILES_EACH_VARIANT` marks one whose image brings none of it: a start then makes few variants serve many cases.
     """
 
     KERNELS: tuple[str, ...]
@@ -152,6 +153,11 @@ def cache_variable(name: str) -> str | None:
     """The variable with the directory of a backend's own compiler cache; None for one that is compiled already."""
     variable: str | None = getattr(_adapter(name.partition("-")[0]), "CACHE", None)
     return variable
+
+
+def compiles_each_variant(name: str) -> bool:
+    """Whether the first call of each variant takes seconds of compilation on a machine that has not seen it."""
+    return bool(getattr(_adapter(name.partition("-")[0]), "COMPILES_EACH_VARIANT", False))
 
 
 def _adapter(name: str) -> Adapter:

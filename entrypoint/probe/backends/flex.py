@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Its C++ kernels have no name in a profile; on a CPU the call of the compiled graph stands for them.
 KERNELS = (r"triton_tem_fused_", r"Call CompiledFxGraph")
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
+COMPILES_EACH_VARIANT = True
 # Every shape, mask and score_mod is a variant of its own. torch's default of 8 is fewer than we check, and past it flex
 # runs unfused with only a log line; fullgraph makes that an error as well.
 RECOMPILE_LIMIT = 512

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # 1.0.6's Triton kernel (on some chips 2.2.0's too), and the CUDA kernels of 2.2.0. Not the quantisation before them: a
 # build that quantises and then computes nothing is a defect that has been seen.
 KERNELS = (r"^_attn_fwd(?!_inner)", r"qk_int8?_sv_f(8|16)_attn_kernel")
+# 1.0.6 by Triton, two seconds for each.
+COMPILES_EACH_VARIANT = True
 
 NO_GRADIENT = (
     "SageAttention has no backward: its output is cut off from q, k and v "

@@ -117,7 +117,7 @@ def training(head_dims: Sequence[tuple[int, int]], arch: str) -> list[Training]:
 
 def checked(backend: Backend) -> list[Checked]:
     """What the check of a start calls, once for each kernel that it needs."""
-    runs = [*schedule.always(backend, "cuda"), *schedule.checked(backend, far=False)]
+    runs = [*schedule.always(backend, "cuda"), *schedule.checked(backend, "cuda", far=False)]
     return [Checked(backend=run.backend.name, case=run.case) for run in schedule.variants(runs)]
 
 
