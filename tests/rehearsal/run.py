@@ -22,15 +22,21 @@ from typing import Any, Final
 from tests.rehearsal import container, forked
 from tests.rehearsal.families import drawn
 from tests.rehearsal.forked import Job
-from tests.rehearsal.seeded import SEEDED
+from tests.rehearsal.seeded import EXPECTED, SEEDED
 
 PACKAGES: Final = ("torch", "transformers", "axolotl", "peft")
 
 
 def jobs_of(names: Iterable[str], seeds: Iterable[int]) -> list[Job]:
-    """The seeded defects, and then healthy runs."""
-    seeded = [Job(name=name, setting=SEEDED[name].setting, seeded=name, limit=SEEDED[name].limit) for name in names]
-    return [*seeded, *(Job(name=f"healthy {seed}", setting=drawn(seed)) for seed in seeds)]
+    """The defects, and then healthy runs."""
+    healthy = [Job(name=f"healthy {seed}", setting=drawn(seed)) for seed in seeds]
+    return [*(_defect(name) for name in names), *healthy]
+
+
+def _defect(name: str) -> Job:
+    expected = EXPECTED[name]
+    seeded = name if name in SEEDED else ""
+    return Job(name=name, setting=expected.setting, seeded=seeded, limit=expected.limit)
 
 
 def outcomes(image: str, jobs: list[Job], *, whole: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
@@ -62,7 +68,7 @@ def row(job: Job, told: dict[str, Any]) -> dict[str, Any]:
 
 def good(job: Job, told: dict[str, Any]) -> bool:
     """A defect has the code and the word that are expected; a healthy run was rehearsed and passed."""
-    if expected := SEEDED.get(job.seeded):
+    if expected := EXPECTED.get(job.name):
         return told["code"] == expected.code and bool(re.search(expected.word, told["reason"] or ""))
     return told["code"] == 0 and (told["rehearsal"] or {}).get("verdict") == "PASS"
 
@@ -106,7 +112,7 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="a container for each, from its start to its end")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    names = [] if options.seeded is None else options.seeded or list(SEEDED)
+    names = [] if options.seeded is None else options.seeded or list(EXPECTED)
     jobs = jobs_of(names, range(options.first, options.first + options.healthy))
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "image": options.image}
     record |= {"whole": options.whole, "versions": versions(options.image), "runs": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,6 +50,16 @@ def test_what_a_run_has_no_gradient_for_is_in_the_comparison_and_what_nobody_has
     run = compare.Pass(loss=1.0, gradients={"q": None, "frozen": None})
     event = compare.compared(run, plain, plain)
     assert [(row.what, row.missing) for row in event.gradients] == [("q", True)]
+
+
+@pytest.mark.parametrize(("count", "compared"), [(compare.FEWEST, ["bias"]), (compare.FEWEST - 1, [])])
+def test_a_gradient_of_few_numbers_is_compared_only_where_it_is_missing(count: int, compared: list[str]) -> None:
+    """The error of so few is a matter of luck; that there is none is not."""
+    given, off = torch.ones(count), torch.full((count,), 1.1)
+    passes = [compare.Pass(loss=1.0, gradients={"bias": gradient}) for gradient in (off, given, given)]
+    assert [row.what for row in compare.compared(*passes).gradients] == compared
+    event = compare.compared(replace(passes[0], gradients={"bias": None}), *passes[1:])
+    assert [(row.what, row.missing) for row in event.gradients] == [("bias", True)]
 
 
 class Sums(torch.nn.Module):  # type: ignore[misc]  # torch is Any where types are checked
