@@ -59,9 +59,9 @@ def test_another_instruction_set_compiles_anew(sdpa_cpu: str, data: Path) -> Non
     assert len([*(data / "cache/compiled").iterdir()]) == 2
 
 
-def test_eight_containers_compile_once(sdpa_cpu: str, data: Path) -> None:
+def test_containers_that_start_together_compile_once(sdpa_cpu: str, data: Path) -> None:
     """Together, on one volume: all end well, and the kernel is compiled once."""
-    assert compiled(data, *(train(sdpa_cpu, data, "--env=ATTN_CACHE=/data/cache") for _ in range(8))) == 1
+    assert compiled(data, *(train(sdpa_cpu, data, "--env=ATTN_CACHE=/data/cache") for _ in range(3))) == 1
 
 
 @pytest.mark.parametrize("option", ["--tmpfs=/cache:size=1m,mode=1777,exec", "--tmpfs=/cache:ro,mode=1777"])

@@ -251,6 +251,17 @@ def test_a_device_that_no_longer_works_ends_the_child(quick: None, monkeypatch: 
         probe(monkeypatch, attention)
 
 
+def test_sdpa_is_looked_for_in_a_call_without_a_mask() -> None:
+    """With documents or a window it is math beside grouped heads: on an H200 a packed run was refused for that."""
+    from entrypoint.probe.__main__ import unmasked
+
+    packed = replace(cases.VARLEN_64, window=(100, 0))
+    for name in ("sdpa", "sdpa-cudnn"):
+        seen = unmasked(packed, backends.Backend(name=name, attention=lambda arguments: arguments.q))
+        assert (seen.cu_seqlens, seen.window) == (None, None)
+    assert unmasked(packed, backends.Backend(name="fa4", attention=lambda arguments: arguments.q)) == packed
+
+
 def test_a_broken_profiler_is_no_fault_of_the_backend(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was observed, with the reason; the rest goes on."""
     from entrypoint.probe import reference

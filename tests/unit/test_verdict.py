@@ -276,10 +276,15 @@ def test_a_kernel_is_slow_beside_torchs_without_any_floor(
 ) -> None:
     """`ratio`: how many times as fast as that kernel of torch's it was."""
     gpu = {"event": "machine", "device": {"name": "a new GPU", "capability": capability}}
-    result = replace(outcome(gpu, comparison(1e-3, other, ratio * 1e-3)), backend=name)
+    result = replace(outcome(gpu, comparison(1e-2, other, ratio * 1e-2)), backend=name)
     judged = speed.judge_speed(SPEC, Settings(backend=name), result)
 
     assert [finding.kind for finding in judged] == (["slow-beside-torch"] if slow else [])
+
+
+def test_a_call_that_is_over_sooner_than_it_is_launched_measures_nothing() -> None:
+    """Recorded on an H200: a healthy FlashAttention 4 at 2 x 2048 positions and 8 heads."""
+    assert said(outcome(comparison(0.35e-3, "flash", 0.255e-3))) == ("PASS", Code.PASS)
 
 
 def test_slow_beside_torch_says_how_slow_and_degrades_or_fails() -> None:
