@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from entrypoint.arguments import Invocation
+
 
 class EntrypointError(Exception):
     """Base of the errors that `entrypoint.main` turns into an exit code."""
@@ -14,6 +19,14 @@ class EntrypointError(Exception):
 
 class ConfigError(EntrypointError):
     """The request can never work with this image: exit code 90."""
+
+
+class UsageError(ConfigError):
+    """`check` does not take one of its arguments; those `before` it still say in which form the refusal is told."""
+
+    def __init__(self, what: str, advice: str, before: Invocation) -> None:
+        super().__init__(what, advice)
+        self.before = before
 
 
 class MismatchError(EntrypointError):

@@ -1,12 +1,12 @@
 """What a start says of each recipe before it trains, on this machine's GPU: kernel check, rehearsal, and two faults.
 
-    python tests/gpu/rehearsals.py --out DIR [--docker '--device nvidia.com/gpu=all'] [--side-by-side N]
+    python tests/gpu/rehearsals.py ID… --out DIR [--docker '--device nvidia.com/gpu=all'] [--side-by-side N] [--kept]
 
-For each recipe of the images below it runs `check --config` in a fresh container, without a network, on the Llama of
-tests/train/tiny_llama.py; then the leak between packed documents, by the image without its mends, and the crash of
-FlashAttention 4, by an empty mend in the place of the one that makes max_seqlen an integer. --cached runs one of them
-again with a kept ATTN_CACHE, with its verdict and without. It judges nothing: DIR/rehearsals.json holds what the
-reports say, beside GPU, versions and date. Standard library and docker only.
+For each recipe of an image it runs `check --config` in a fresh container, without a network, on the Llama of
+tests/train/tiny_llama.py; then packed documents that see each other, by the image without its mends or by a
+configuration that asks for no attention, and the crash of FlashAttention 4, by an empty mend in the place of the one
+that makes max_seqlen an integer. --kept runs the first of them three times more with a kept ATTN_CACHE. It judges
+nothing: DIR/rehearsals.json holds what the reports say. Standard library and docker only.
 """
 
 from __future__ import annotations
@@ -25,64 +25,67 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SITE: Final = "/opt/venv/lib/python3.11/site-packages"
-IMAGES: Final = ("fa4-cu128", "flex-cu128", "sdpa-cu128", "xformers-cu128")
 # What is kept of a report.
 PARTS: Final = ("verdict", "code", "reasons", "seconds", "rehearsal", "gpus", "cached")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One start: a recipe's keys in an image, and what of the image is covered by something else."""
+    """One start: a recipe's keys in an image, what of the image is covered by something else, and the rules that
+    are allowed."""
 
     name: str
     image: str
     keys: dict[str, Any]
     covered: tuple[tuple[str, str], ...] = ()
+    allowed: str = ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ids", nargs="+", metavar="ID", help="an image with Axolotl that the engine has")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where rehearsals.json goes")
     parser.add_argument("--docker", default="--gpus all", help="how `docker run` gets the GPU (default: %(default)s)")
     parser.add_argument("--side-by-side", type=int, default=1, metavar="N", help="starts at a time; their seconds grow")
-    parser.add_argument("--image", action="append", metavar="ID", help="only this one; may come again")
-    parser.add_argument("--cached", action="store_true", help="also the first run again, with a kept ATTN_CACHE")
+    parser.add_argument("--only", metavar="NAME", help="this run alone, such as fa4-packed")
+    parser.add_argument("--kept", action="store_true", help="the first run three times with a kept ATTN_CACHE")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     options = shlex.split(arguments.docker)
-    wanted = [run for run in runs(out) if not arguments.image or run.image in arguments.image]
-    rows = kept(wanted[0], options, out) if arguments.cached else []
+    wanted = [run for image in arguments.ids for run in runs(image, out) if arguments.only in {None, run.name}]
+    rows = kept(wanted[0], options, out) if arguments.kept else []
     with ThreadPoolExecutor(arguments.side_by_side) as pool:
-        rows += pool.map(lambda run: started(run, options, out), wanted)
+        rows += pool.map(lambda run: started(run, options, out), wanted if not arguments.kept else wanted[1:])
     document = {"date": datetime.now(UTC).date().isoformat(), "side_by_side": arguments.side_by_side, "runs": rows}
     (out / "rehearsals.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def runs(out: Path) -> list[Run]:
-    """Each recipe of each image's own backend, then the faults."""
-    found = []
-    for image in IMAGES:
-        spec = json.loads((ROOT / f"docker/specs/{image}.json").read_text(encoding="utf-8"))
-        own = spec["backends"][0]["name"]
-        for recipe in spec["recipes"]:
-            if recipe["backend"] == own:
-                name = f"{own}-{'packed' if recipe['packing'] else 'padded'}"
-                found.append(Run(name=name, image=image, keys=recipe["keys"]))
-    empty = out / "empty.py"
-    empty.write_text("def mend(module):\n    pass\n", encoding="utf-8")
-    leak = {"attn_implementation": "sdpa", "sample_packing": True}
-    crash = {"attn_implementation": "flash_attention_4"}
-    without = (("/dev/null", f"{SITE}/axolotl_attn_mends.pth"),)
-    tensor = ((str(empty), f"{SITE}/attn_mends/flash_attn_4_max_seqlen.py"),)
-    found.append(Run(name="leak", image="sdpa-cu128", keys=leak, covered=without))
-    found.append(Run(name="crash", image="fa4-cu128", keys=crash, covered=tensor))
+def runs(image: str, out: Path) -> list[Run]:
+    """Each recipe of the image, then the faults that can be made in it."""
+    spec = json.loads((ROOT / f"docker/specs/{image}.json").read_text(encoding="utf-8"))
+    mends = {mend["name"] for mend in spec["mends"]}
+    found = [
+        Run(name=f"{each['backend']}-{'packed' if each['packing'] else 'padded'}", image=image, keys=each["keys"])
+        for each in spec["recipes"]
+    ]
+    if "axolotl-packing-without-mask" in mends:
+        without = (("/dev/null", f"{SITE}/axolotl_attn_mends.pth"),)
+        keys = {"attn_implementation": "sdpa", "sample_packing": True}
+        found.append(Run(name="leak", image=image, keys=keys, covered=without))
+    else:
+        found += [Run(name="leak", image=image, keys={"sample_packing": True}, allowed=rule) for rule in ("", "P03")]
+    if "flash-attn-4-max-seqlen" in mends:
+        empty = out / "empty.py"
+        empty.write_text("def mend(module):\n    pass\n", encoding="utf-8")
+        tensor = ((str(empty), f"{SITE}/attn_mends/flash_attn_4_max_seqlen.py"),)
+        found.append(Run(name="crash", image=image, keys={"attn_implementation": "flash_attention_4"}, covered=tensor))
     return found
 
 
 def started(run: Run, options: Sequence[str], out: Path) -> dict[str, Any]:
     """One start in a folder of its own, with empty caches."""
-    folder = written(run, options, out / f"{run.image}-{run.name}")
+    folder = written(run, options, out / f"{run.image}-{run.name}{run.allowed}")
     return checked(run, options, folder)
 
 
@@ -117,13 +120,14 @@ def checked(run: Run, options: Sequence[str], folder: Path) -> dict[str, Any]:
     covers = [f"--volume={source}:{target}:ro" for source, target in run.covered]
     report = folder / "report.json"
     report.unlink(missing_ok=True)
-    environ = ["--env=ATTN_REPORT=/workspace/report.json", "--env=HF_HUB_OFFLINE=1"]
+    environ = ["--env=ATTN_REPORT=/workspace/report.json", "--env=HF_HUB_OFFLINE=1", f"--env=ATTN_ALLOW={run.allowed}"]
     command = [*docker(options, folder), *covers, *environ, tag(run), "check", "--config", "config.yml"]
     seconds, code, said = timed(command)
     (folder / "said.txt").write_text(said, encoding="utf-8")
     document = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
     parts = {name: document.get(name) for name in PARTS}
-    return {"name": run.name, "image": run.image, "keys": run.keys, "exit": code, "container": seconds, **parts}
+    known = {"name": run.name, "image": run.image, "keys": run.keys, "allowed": run.allowed}
+    return {**known, "exit": code, "container": seconds, **parts}
 
 
 def docker(options: Sequence[str], folder: Path) -> list[str]:

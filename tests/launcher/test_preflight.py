@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from entrypoint.main import Start, _on_these_gpus
+from entrypoint.arguments import Invocation
+from entrypoint.pipeline import _on_these_gpus
 from entrypoint.preflight.commandline import Request
 from entrypoint.preflight.flight import Flight
 from entrypoint.preflight.judge import judge
+from entrypoint.start import Start
 from tests.launcher.launchers import ProcessLauncher
 from tests.launcher.test_command import KERNEL
 from tests.unit.preflight_cases import Case, cases
@@ -204,7 +206,7 @@ def test_other_commands_have_no_run(launcher: ProcessLauncher) -> None:
 def test_a_gpu_that_only_the_check_could_ask_is_judged_after_it() -> None:
     """F06 needs the capability: unknown before, it is refused in the report once the check has told it."""
     case = next(case for case in cases() if case.say == {"F06"})
-    start = Start(spec=case.facts.spec, environ={}, flight=_flight(case))
+    start = Start(spec=case.facts.spec, environ={}, arguments=Invocation(), flight=_flight(case))
     measured = {
         **dict.fromkeys(("verdict", "headline", "reasons"), ""),
         "code": {"name": "PASS", "number": 0},
@@ -219,8 +221,8 @@ def test_a_gpu_that_only_the_check_could_ask_is_judged_after_it() -> None:
     assert (report["code"], report["cases"]) == ({"name": "CONFIG", "number": 90}, ["kept"])
     assert "[F06]" in report["headline"]["what"]
 
-    allowed = Start(spec=case.facts.spec, environ={}, flight=replace(_flight(case), allowed=frozenset({"F06"})))
-    assert _on_these_gpus(allowed, measured) == measured
+    start.flight = replace(_flight(case), allowed=frozenset({"F06"}))
+    assert _on_these_gpus(start, measured) == measured
 
 
 def _flight(case: Case) -> Flight:

@@ -17,11 +17,11 @@ from attn_matrix.host.machine import Gpu, Machine, NothingFits, choose
 from attn_matrix.matrix.load import FILE, read
 
 from entrypoint import cache, devices, kfd
+from entrypoint.arguments import usage
 from entrypoint.choice import fits, refuse_early
 from entrypoint.devices import AMD, NVIDIA, look
 from entrypoint.errors import MismatchError
 from entrypoint.judge.verdict import judge
-from entrypoint.main import usage
 from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json

@@ -23,8 +23,8 @@ from attn_matrix.rendered.bake import arguments
 from attn_matrix.rendered.specs import image_specs
 from inside.facts import Installed
 
+from entrypoint.arguments import usage
 from entrypoint.errors import ConfigError
-from entrypoint.main import usage
 from entrypoint.settings import read as read_settings
 
 MATRIX = read(ROOT / FILE)

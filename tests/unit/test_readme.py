@@ -17,8 +17,8 @@ from attn_matrix.matrix.select import pick_one
 from attn_matrix.rendered.kubernetes import NEVER_AGAIN, RETRIES, policy
 
 from entrypoint import settings
+from entrypoint.arguments import USAGE
 from entrypoint.judge.finding import Code, VerdictName
-from entrypoint.main import USAGE
 from entrypoint.spec import ImageSpec, from_json
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -96,7 +96,7 @@ def _handle(parser: ArgumentParser, arguments: Namespace) -> int:
 
 def help_text(parser: ArgumentParser, root: Path, pattern: str | None) -> str:
     """This command's own help and the check's, which comes from the entrypoint here: no image is built to ask it."""
-    from entrypoint.main import USAGE, usage
+    from entrypoint.arguments import USAGE, usage
 
     theirs = USAGE.format(options="", backends="nox -s plan lists them")
     if pattern:

@@ -195,3 +195,13 @@ def packed_s2(facts: Facts, run: Run) -> Hit | None:
         return None
     why = "Shifted sparse attention does not pack samples, and Axolotl stops."
     return Hit(key="s2_attention", why=why, instead="s2_attention: false")
+
+
+@rules.add("P16", "refuse", "T516 models/gpt_oss/modeling_gpt_oss.py (its masks get no position_ids)", NAMED,
+           Stage.BATCHES)  # fmt: skip
+def packed_without_positions(facts: Facts, run: Run) -> Hit | None:
+    is_gpt_oss = facts.model is not None and facts.model.text_type == "gpt_oss"
+    if not facts.pack or not is_gpt_oss or run.kernel not in {"eager", "flex_attention"}:
+        return None
+    why = f"GPT-OSS makes its masks without positions, so no document is found in a row: {_LEAK}."
+    return Hit(key="sample_packing", why=why, instead=None if facts.spec.backend("fa4") else "sample_packing: false")

@@ -1,0 +1,171 @@
+"""The stages of a start, from its settings to its report: preflight, refusals, cache, choice, check, rehearsal."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from entrypoint import cache, libcuda
+from entrypoint.choice import refuse_early
+from entrypoint.devices import Devices, look
+from entrypoint.errors import ConfigError, MismatchError, NoBackendError
+from entrypoint.judge.cause import cause
+from entrypoint.judge.finding import Code
+from entrypoint.light import replace
+from entrypoint.settings import AUTO, Settings
+from entrypoint.start import HOME, Start
+
+if TYPE_CHECKING:
+    from entrypoint.auto.start import Auto
+    from entrypoint.preflight.flight import Flight
+
+
+def verdict(start: Start, settings: Settings) -> dict[str, Any]:
+    """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
+    try:
+        devices = look(start.environ, vendor=start.spec.vendor)
+        settings = _preflight(start, settings, devices)
+        _refuse(start, settings, devices)
+        if start.arguments.collective:
+            from entrypoint.checked import collective
+
+            return collective(start, settings, devices)
+        key = _key(start, settings, devices)
+        report = _remembered(start, settings, key)
+        if start.auto:
+            settings = _chosen(start, start.auto, settings, devices, report)
+        if report is None:
+            from entrypoint.checked import measured
+
+            report = measured(start, settings, devices, key)
+        return _rehearsed(start, settings, key, _on_these_gpus(start, report))
+    except NoBackendError as error:
+        return start.refused(AUTO, Code(error.code), error.what, error.advice)
+    except ConfigError as error:
+        return start.refused(settings.backend, Code.CONFIG, error.what, error.advice)
+    except MismatchError as error:
+        return start.refused(settings.backend, Code.MISMATCH, error.what, error.advice)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
+        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
+        report = start.refused(settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
+        import traceback
+
+        return {**report, "logs": [traceback.format_exc()]}
+
+
+def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
+    """Judge the run that is about to start, and let its configuration choose the backend where nobody else did.
+
+    Raises ConfigError for a run that is certain to fail, or to train something else than was asked for.
+    """
+    found = _flight(start, settings, devices)
+    if found is None:
+        return settings
+    start.flight = found
+    if settings.backend == AUTO:
+        from entrypoint.auto.start import entered
+
+        auto = entered(found, start.command)
+        if not isinstance(auto, str):
+            start.auto = auto
+            return settings  # what the rules refuse as it stands, a backend that is chosen may cure
+        start.untimed = auto
+    if error := found.error():
+        raise error
+    if not settings.backend_given:
+        return replace(settings, backend=found.backend or settings.backend)
+    # sdpa-cudnn is a kernel of sdpa: the configuration asks for the one, and ATTN_BACKEND says how.
+    checked = settings.backend.partition("-")[0]
+    if found.backend not in {None, checked} and settings.backend != AUTO:
+        start.notes.append(
+            f"ATTN_BACKEND={settings.backend} is what is checked; the configuration runs {found.backend}."
+        )
+    return settings
+
+
+def _flight(start: Start, settings: Settings, devices: Devices) -> Flight | None:
+    """The judged configuration of the run that is about to start; None where there is none to judge."""
+    config = start.arguments.config
+    if not (config or settings.config) and not any("axolotl" in word for word in start.command):
+        return None  # nothing of the preflight is loaded
+    from entrypoint.preflight import flight
+
+    request = flight.requested(start.command, config, settings.config)
+    found = request and flight.look(request, start.spec, devices, start.environ)
+    if found:
+        return replace(found, allowed=settings.allow)
+    if request or os.path.basename(start.command[0]) != "axolotl":  # `axolotl fetch` has none to judge
+        start.notes.append(
+            "No file of a configuration is in the command, so the run was not judged; ATTN_CONFIG names one."
+        )
+    return None
+
+
+def _refuse(start: Start, settings: Settings, devices: Devices) -> None:
+    """Raise ConfigError or MismatchError for what can be refused before torch is started."""
+    if settings.backend == AUTO and start.auto is None:
+        what = "ATTN_BACKEND=auto timed nothing and takes the image's first backend that runs"
+        start.notes.append(f"{what}: {start.untimed}.")
+    refuse_early(start.spec, settings, devices)
+    if start.library:
+        libcuda.require(start.library, start.environ)
+
+
+def _key(start: Start, settings: Settings, devices: Devices) -> cache.Key | None:
+    """What the verdict is kept under; None where none is kept."""
+    if settings.cache is None:
+        return None
+    key = cache.key_of(start.spec, HOME, devices, settings, start.given, run=start.known())
+    if key is None:
+        start.notes.append("The GPUs cannot be told apart before the check, so no verdict is kept or reused.")
+    return key
+
+
+def _remembered(start: Start, settings: Settings, key: cache.Key | None) -> dict[str, Any] | None:
+    """The verdict reached before for the very same thing, or None."""
+    if key is None or settings.cache is None:
+        return None
+    report = cache.load_deepest(settings.cache, key, start.notes.append)
+    return None if report is None else {**report, "cached": True, "notes": [*report["notes"], *start.notes]}
+
+
+def _chosen(
+    start: Start, auto: Auto, settings: Settings, devices: Devices, remembered: dict[str, Any] | None
+) -> Settings:
+    """Choose the backend by timing, or as `remembered`, and let the command ask for it. Raises as Auto's methods do."""
+    start.choice = (remembered or {}).get("choice") or auto.choose(HOME, start.environ, settings.timeout)
+    start.flight, start.command, copied = auto.follow(start.choice, devices, start.environ)
+    start.choice = {**start.choice, **copied}
+    return replace(settings, backend=start.choice["backend"])
+
+
+def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
+    """The report, or a refusal in it once the check has asked the GPUs what only they knew."""
+    capabilities = tuple(str(gpu["capability"]) for gpu in report["gpus"] if gpu.get("capability"))
+    if start.flight is None or not capabilities or capabilities == start.flight.facts.capabilities:
+        return report
+    start.flight = start.flight.on(capabilities)
+    error = start.flight.error()
+    if error is None:
+        return report
+    refused = start.refused(report["backend"]["requested"], Code.CONFIG, error.what, error.advice)
+    return {**report, **{key: refused[key] for key in ("verdict", "code", "reasons", "headline")}}
+
+
+def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: dict[str, Any]) -> dict[str, Any]:
+    """The report with the rehearsal of the run that may now start; untouched where none may, or nobody wants one."""
+    if start.flight is None or settings.rehearse == "off" or report["code"]["number"]:
+        return report
+    from entrypoint.rehearse import Wanted, rehearsed
+
+    wanted = Wanted(
+        flight=start.flight,
+        home=HOME,
+        environ=start.environ,
+        seconds=settings.timeout,
+        deadline=start.started + settings.timeout,
+        directory=settings.cache,
+        key=key,
+        note=report["notes"].append,
+    )
+    return rehearsed(wanted, report)
