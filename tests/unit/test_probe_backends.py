@@ -291,10 +291,11 @@ def test_all_cases_of_a_kernel_that_is_asked_for_are_tried(monkeypatch: pytest.M
     monkeypatch.setattr(sdpa, "usable", lambda _name, _where, *, grouped: True)
     on_chip(monkeypatch, HOPPER)
     kernel = backends.load("sdpa-cudnn", CPU)
-    planned = {run.case.id for run in schedule.checked(kernel, far=True)}
+    checked = schedule.checked(kernel, "cuda", far=True)
+    planned = {run.case.id for run in checked}
     assert "full-d64-low" in planned
-    assert {case.inputs for case in INPUTS} <= {run.case.inputs for run in schedule.checked(kernel, far=True)}
-    assert any(run.case.layout == "far" for run in schedule.checked(kernel, far=True))
+    assert {case.inputs for case in INPUTS} <= {run.case.inputs for run in checked}
+    assert any(run.case.layout == "far" for run in checked)
     assert planned <= {run.case.id for run in schedule.always(kernel, "cuda", far=True)}
     assert not planned <= {run.case.id for run in schedule.always(backends.load("sdpa", CPU), "cuda", far=True)}
 
