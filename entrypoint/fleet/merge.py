@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,12 +11,8 @@ from statistics import median
 from typing import Final
 
 from entrypoint.fleet.reports import Device, NodeReport
+from entrypoint.judge.spread import FEWEST, allowed
 
-# A device is an outlier where it is further from the median of its siblings than so many of their median absolute
-# deviations, and than this share of the median. Fewer devices than FEWEST have no middle to be far from.
-DEVIATIONS: Final = 3.0
-SHARE: Final = 0.05
-FEWEST: Final = 3
 # What an operator looks at first: what breaks a run that has started, then what keeps one from starting.
 URGENT: Final = ("GPU_FAULT", "WRONG", "MISMATCH", "CONFIG", "INTERNAL", "SLOW")
 
@@ -148,14 +145,6 @@ def urgency(report: NodeReport) -> int:
 # ---- siblings ----
 
 
-def allowed(values: Sequence[float]) -> float:
-    """How far from their median a healthy one of `values` may be: max(3 MAD, 5 %), in their unit."""
-    if len(values) < FEWEST:
-        return float("inf")
-    middle = median(values)
-    return max(DEVIATIONS * median(abs(value - middle) for value in values), SHARE * middle)
-
-
 def _spreads(reports: Sequence[NodeReport]) -> Iterator[Spread]:
     """By model, backend and call; what a GPU does without attention is compared whatever the backend."""
     groups: dict[tuple[str, str, str], list[tuple[NodeReport, Device]]] = {}
@@ -172,7 +161,8 @@ def _spread(model: str, backend: str, what: str, members: Sequence[tuple[NodeRep
     measures = [device.measures[what] for _, device in members]
     values = [measure.value for measure in measures]
     shares = [measure.share for measure in measures if measure.share is not None]
-    middle, limit = median(values), allowed(values)
+    middle = median(values)
+    limit = allowed(values) if len(values) >= FEWEST else math.inf
     return Spread(
         model=model,
         backend=backend,

@@ -11,6 +11,7 @@ from entrypoint.collective.events import OPERATIONS, CollectiveEvent, Operation,
 from entrypoint.judge.cause import cause
 from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, slow, too_slow, wrong
+from entrypoint.judge.spread import allowed
 from entrypoint.ranks import RankFacts, Ranks
 
 # Ranks that all moved within the last seconds before the limit (of a short one a quarter) were slow and did not hang.
@@ -18,7 +19,6 @@ MOVING: Final = 10.0
 # A rank is slow where its own sum takes longer than the others' median by more than 3 median absolute deviations and
 # this share. GPUs of a model differ by 1 to 2 %; processors of one machine share it with whoever else runs there.
 SHARE: Final = {"nccl": 0.05, "gloo": 2.0}
-DEVIATIONS: Final = 3.0
 # A call waits for nobody, so one that takes this share of the whole operation keeps the others waiting.
 HELD: Final = 0.5
 # Seconds below which a difference between ranks is the host's scheduler's: of calls (gloo computes in some), and of
@@ -263,9 +263,8 @@ def _slow_alone(ranks: Ranks, facts: RankFacts) -> str | None:
     if not others or facts.local is None:
         return None
     middle = median(others)
-    deviation = median(abs(seconds - middle) for seconds in others)
     backend = _backend(ranks)
-    more = max(DEVIATIONS * deviation, SHARE[backend] * middle, NOISE_OF_SUMS[backend])
+    more = max(allowed(others, SHARE[backend]), NOISE_OF_SUMS[backend])
     if facts.local.seconds <= middle + more:
         return None
     return f"a sum of its own takes {1e3 * facts.local.seconds:.3g} ms, and {1e3 * middle:.3g} ms on the others"

@@ -233,7 +233,8 @@ def _kernel(outcome: Rehearsal) -> Finding | None:
     if kernels is None or not outcome.backend or kernels.observed in {None, outcome.backend}:
         return None
     names = ", ".join(name[:60] for name in kernels.names[:2])
-    what = f"The configuration asks for attention by {outcome.backend}, and {kernels.observed} runs: {names}."
+    seen = f" ({names})" if names else ""
+    what = f"The configuration asks for attention by {outcome.backend}, and {kernels.observed} runs{seen}."
     return wrong("kernel", what)
 
 

@@ -11,16 +11,11 @@ from statistics import median
 from typing import Final
 
 from entrypoint.judge.finding import Finding, rank, slow
+from entrypoint.judge.spread import FEWEST, allowed
 from entrypoint.judge.verdict import Judged
 from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 
-# Below the median of its siblings by more than so many of their median absolute deviations, and by more than that
-# share of the median: MAD alone is next to nothing where they agree to a thousandth.
-DEVIATIONS: Final = 3.0
-SHARE: Final = 0.05
-# Of two GPUs nobody can say which one is off.
-FEWEST: Final = 3
 KIND: Final = "slow-sibling"
 
 
@@ -92,9 +87,7 @@ def lags(outcome: Outcome, siblings: Sequence[Outcome]) -> Iterator[Lag]:
         values = [each[what, unit] for each in others if (what, unit) in each]
         if len(values) < len(siblings):
             continue
-        middle = median(values)
-        spread = median(abs(each - middle) for each in values)
-        yield Lag(what=what, unit=unit, value=value, median=middle, allowed=max(DEVIATIONS * spread, SHARE * middle))
+        yield Lag(what=what, unit=unit, value=value, median=median(values), allowed=allowed(values))
 
 
 def figures(outcome: Outcome) -> dict[tuple[str, str], float]:
