@@ -71,10 +71,12 @@ def rows(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 def broken(sdpa_cpu_base: str) -> Iterator[None]:
     """The image's tag on one that BREAK has been through; afterwards it is the image's again."""
     whole = docker("image", "inspect", "--format={{.Id}}", sdpa_cpu_base)
+    entrypoint = docker("image", "inspect", "--format={{json .Config.Entrypoint}}", sdpa_cpu_base)
     container = docker("create", "--user=0", "--network=none", "--entrypoint=sh", sdpa_cpu_base, "-c", BREAK)
     try:
         docker("start", "--attach", container)
-        docker("commit", "--change=USER root", "--change=ENV HF_TOKEN=x", container, sdpa_cpu_base)
+        changes = ("USER root", "ENV HF_TOKEN=x", f"ENTRYPOINT {entrypoint}")
+        docker("commit", *(f"--change={change}" for change in changes), container, sdpa_cpu_base)
         made = docker("image", "inspect", "--format={{.Id}}", sdpa_cpu_base)
         yield
         docker("tag", whole, sdpa_cpu_base)
