@@ -151,5 +151,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _path(directory: str, key: Key) -> Path:
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return Path(directory) / f"{name}.json"
+    return Path(directory) / f"{digest_of(key)}.json"
+
+
+def digest_of(value: object) -> str:
+    """Of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

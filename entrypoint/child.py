@@ -13,14 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Generic, Protocol, TypeVar
+from typing import IO, Any, Final, Generic, TypeVar
 
 from entrypoint import activity, devices, limits
 from entrypoint.events import Depth, Event
-from entrypoint.outcome import LOG_TAIL, Ending, Outcome, Overrun
+from entrypoint.outcome import LOG_TAIL, Outcome, Overrun, Witness
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited
@@ -33,28 +33,7 @@ COMPUTING: Final = 0.1
 OnEvent = Callable[[Event], bool]
 
 
-class Witness(Protocol):
-    """What is kept of a child: how it ended, and by `take` its events. `phase` and `detail`: what it did last."""
-
-    ending: Ending
-    number: int
-    overrun: Overrun | None
-    phase: str
-    detail: str
-    out_of_memory: bool
-    log: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether the child has said its last word."""
-        ...
-
-    def take(self, line: bytes) -> Any:
-        """Add one line of the child; the event in it, or None when it is garbled."""
-        ...
-
-
-W = TypeVar("W", bound=Witness)
+W = TypeVar("W", bound=Witness[Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +59,7 @@ class Worker(Generic[W]):
         self._step_began = time.monotonic()
         self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
         self._oom_kills = limits.oom_kills()
-        events, write_end = os.pipe()
-        self._events: IO[bytes] = os.fdopen(events, "rb", buffering=0)
-        command = [sys.executable, "-P", "-m", module, *arguments, "--events", str(write_end)]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(write_end,),
-                start_new_session=True,
-                env=_environment(home, environ),
-            )
-        finally:
-            os.close(write_end)
+        self._process, self._events = spawn(module, arguments, _environment(home, environ))
 
     def __enter__(self) -> Worker[W]:
         return self
@@ -207,9 +172,36 @@ class Child(Worker[Outcome]):
         super().__init__(home, "entrypoint.probe", arguments, environ, Outcome(device=device, backend=backend))
 
 
-def _environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
+def spawn(
+    module: str, arguments: Sequence[str], environ: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """`python -m MODULE ARGUMENTS --events FD` in a session of its own, and the pipe of its events.
+
+    What it prints comes through its own stdout.
+    """
+    events, write_end = os.pipe()
+    command = [sys.executable, "-P", "-m", module, *arguments, "--events", str(write_end)]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(write_end,),
+            start_new_session=True,
+            env=dict(environ),
+        )
+    finally:
+        os.close(write_end)
+    return process, os.fdopen(events, "rb", buffering=0)
+
+
+def with_our_package(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The user's own environment, as CMD will have it; our package comes first, whatever PYTHONPATH holds."""
     paths = [str(home), *filter(None, [environ.get("PYTHONPATH")])]
+    return {**environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def _environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
     # Threads of torch that wait by spinning tripled the check's time on a busy CPU; CMD's own setting is not touched.
-    calm = {"OMP_WAIT_POLICY": environ.get("OMP_WAIT_POLICY", "passive")}
-    return {**environ, **calm, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    return with_our_package(home, {"OMP_WAIT_POLICY": "passive", **environ})

@@ -281,7 +281,7 @@ NAMES: Final[Mapping[type[Event], str]] = {
     ComparisonEvent: "comparison",
     DoneEvent: "done",
 }
-_TYPES: Final = {name: kind for kind, name in NAMES.items()}
+TYPES: Final = {name: kind for kind, name in NAMES.items()}
 
 
 def encode(event: Event) -> str:
@@ -296,7 +296,7 @@ def encode_as(name: str, event: DataclassInstance) -> str:
 
 def decode(line: bytes) -> Event:
     """The event in a line. Raises Garbled."""
-    event: Event = decode_as(line, _TYPES)
+    event: Event = decode_as(line, TYPES)
     return event
 
 

@@ -12,13 +12,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
+from entrypoint.child import spawn, with_our_package
 from entrypoint.collective.board import GAVE_UP, GRACE
 from entrypoint.collective.events import ProgressEvent
 from entrypoint.console import say
@@ -110,7 +110,7 @@ class Gang:
         arguments = ["--device", device, "--sizes", *sizes, "--seconds", f"{own_limit:.3f}"]
         self._processes: list[Process] = []
         for rank, variables in group.ranks.items():
-            self._processes.append(_start(rank, arguments, _environment(home, {**environ, **variables})))
+            self._processes.append(_start(rank, arguments, with_our_package(home, {**environ, **variables})))
 
     def __enter__(self) -> Gang:
         return self
@@ -186,24 +186,5 @@ class Gang:
 
 def _start(rank: int, arguments: Sequence[str], environ: Mapping[str, str]) -> Process:
     """A rank in a session of its own, with a pipe for its events and one for what it prints."""
-    events, write_end = os.pipe()
-    command = [sys.executable, "-P", "-m", "entrypoint.collective", *arguments, "--events", str(write_end)]
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(write_end,),
-            start_new_session=True,
-            env=dict(environ),
-        )
-    finally:
-        os.close(write_end)
-    return Process(rank=rank, process=process, events=os.fdopen(events, "rb", buffering=0))
-
-
-def _environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The user's own, NCCL's variables with it; our package comes first, whatever PYTHONPATH holds."""
-    paths = [str(home), *filter(None, [environ.get("PYTHONPATH")])]
-    return {**environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    process, events = spawn("entrypoint.collective", arguments, environ)
+    return Process(rank=rank, process=process, events=events)

@@ -1,14 +1,17 @@
-"""What one measuring child left behind: its events, by kind, and how it ended. Judging them is `entrypoint.judge`."""
+"""What a child left behind: its events, by kind, and how it ended. Judging them is `entrypoint.judge`."""
 
 from __future__ import annotations
 
+import signal
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import ClassVar, Final, Generic, Literal, TypeVar
 
 from entrypoint.events import (
     KERNEL_PHASES,
-    NAMES,
+    TYPES,
     BandwidthEvent,
     CaseErrorEvent,
     CaseEvent,
@@ -25,7 +28,7 @@ from entrypoint.events import (
     PhaseEvent,
     SpeedEvent,
     UnusableEvent,
-    decode,
+    decode_as,
 )
 
 # done: it said so. stopped: the parent ended it because the GPU is not one for this backend.
@@ -46,14 +49,27 @@ class Overrun:
     processors: int
 
 
+def signal_name(number: int) -> str:
+    """Such as SIGSEGV; of a real-time signal, which has no name, its number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+E = TypeVar("E")
+
+
 @dataclass(kw_only=True)
-class Outcome:
-    """Events of one child by kind, kernels by what was asked for.
+class Witness(ABC, Generic[E]):
+    """What is kept of any child, whose events E by name are TYPES.
 
     `device` is torch's name for it, such as cuda:0. `number` is the exit code (exited) or the signal (killed),
-    `overrun` of a timeout; `garbled` counts lines that were no events, `taken` the events by name; `log` ends the
-    child's output.
+    `overrun` of a timeout; `phase` and `detail` say what it did last; `garbled` counts lines that were no events,
+    `taken` the events by type; `log` ends the child's output.
     """
+
+    TYPES: ClassVar[Mapping[str, type]]
 
     device: str
     backend: str
@@ -62,6 +78,42 @@ class Outcome:
     overrun: Overrun | None = None
     phase: str = "start"
     detail: str = ""
+    garbled: int = 0
+    taken: Counter[type] = field(default_factory=Counter)
+    out_of_memory: bool = False
+    log: str = ""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether the child has said its last word."""
+
+    @abstractmethod
+    def _keep(self, event: E) -> None: ...
+
+    def take(self, line: bytes) -> E | None:
+        """Add one line of the child; returns the event, or None when the line is garbled."""
+        try:
+            event: E = decode_as(line, self.TYPES)
+        except Garbled:
+            self.garbled += 1
+            return None
+        self.taken[type(event)] += 1
+        self._keep(event)
+        return event
+
+    def missing(self, written: Mapping[str, int]) -> dict[str, int]:
+        """By name the events that the child says it wrote and that did not arrive."""
+        arrived = {name: self.taken[kind] for name, kind in self.TYPES.items()}
+        return {name: count - arrived.get(name, 0) for name, count in written.items() if count > arrived.get(name, 0)}
+
+
+@dataclass(kw_only=True)
+class Outcome(Witness[Event]):
+    """Events of one measuring child by kind, kernels by what was asked for."""
+
+    TYPES = TYPES
+
     machine: MachineEvent | None = None
     unusable: UnusableEvent | None = None
     cases: list[CaseEvent] = field(default_factory=list)
@@ -74,10 +126,6 @@ class Outcome:
     comparisons: list[ComparisonEvent] = field(default_factory=list)
     kernels: dict[str, KernelsEvent] = field(default_factory=dict)
     done: DoneEvent | None = None
-    garbled: int = 0
-    taken: Counter[str] = field(default_factory=Counter)
-    out_of_memory: bool = False
-    log: str = ""
 
     @property
     def finished(self) -> bool:
@@ -102,19 +150,7 @@ class Outcome:
     @property
     def lost(self) -> dict[str, int]:
         """By name the events that the child wrote and that did not arrive; empty before it said how many it wrote."""
-        written = self.done.written if self.done else {}
-        return {name: count - self.taken[name] for name, count in written.items() if count > self.taken[name]}
-
-    def take(self, line: bytes) -> Event | None:
-        """Add one line of the child; returns the event, or None when the line is garbled."""
-        try:
-            event = decode(line)
-        except Garbled:
-            self.garbled += 1
-            return None
-        self.taken[NAMES[type(event)]] += 1
-        self._keep(event)
-        return event
+        return self.missing(self.done.written) if self.done else {}
 
     def _keep(self, event: Event) -> None:
         match event:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from entrypoint import cache, libcuda
 from entrypoint.choice import refuse_early
-from entrypoint.devices import Devices, look
+from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError, NoBackendError
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def verdict(start: Start, settings: Settings) -> dict[str, Any]:
     """The report of this start: refused, remembered or measured. A fault of our own is a verdict too (95)."""
     try:
-        devices = look(start.environ, vendor=start.spec.vendor)
+        devices = start.devices
         settings = _preflight(start, settings, devices)
         _refuse(start, settings, devices)
         if start.arguments.collective:

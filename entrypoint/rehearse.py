@@ -127,10 +127,12 @@ def _key(wanted: Wanted, file: Path) -> cache.Key | None:
     """The check's own, and what the run adds to it: its configuration under its flags, and its model's."""
     if wanted.key is None:
         return None
-    values = json.dumps(wanted.flight.facts.config.values, sort_keys=True, default=str).encode()
-    digests = [hashlib.sha256(each).hexdigest() for each in (values, file.read_bytes())]
-    allowed = sorted(wanted.flight.allowed)
-    return {**wanted.key, "rehearsal": {"configuration": digests[0], "model": digests[1], "allowed": allowed}}
+    decides = {
+        "configuration": cache.digest_of(wanted.flight.facts.config.values),
+        "model": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "allowed": sorted(wanted.flight.allowed),
+    }
+    return {**wanted.key, "rehearsal": decides}
 
 
 def run(wanted: Wanted, file: Path) -> Rehearsal:

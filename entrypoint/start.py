@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from entrypoint import compilers, kernels_cache
 from entrypoint.arguments import Invocation
-from entrypoint.devices import cpu_name, look
+from entrypoint.devices import Devices, cpu_name, look
 from entrypoint.judge.finding import Code, Finding, VerdictName
 from entrypoint.light import dataclass, field
 
@@ -39,9 +39,16 @@ class Start:
     auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
     untimed: str = "no configuration is known"  # why it cannot
     choice: dict[str, Any] | None = None
+    looked: Devices | None = None
     kept: compilers.Kept = compilers.NONE
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def devices(self) -> Devices:
+        """The GPUs of the image's vendor, looked for once."""
+        self.looked = self.looked or look(self.environ, vendor=self.spec.vendor)
+        return self.looked
 
     @property
     def seconds(self) -> float:
@@ -62,7 +69,7 @@ class Start:
     def keep_in(self, directory: str | None) -> None:
         """Let them use their folder in `directory`, or one of this container's own."""
         cpu = cpu_name() if self.spec.device == "cpu" else None
-        name = compilers.identity(look(self.environ, vendor=self.spec.vendor), cpu, self.environ)
+        name = compilers.identity(self.devices, cpu, self.environ)
         self.keep(compilers.prepare(directory, str(HOME), name, self.given, self.notes.append))
 
     def shape(self) -> dict[str, Any] | None:

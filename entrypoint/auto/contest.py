@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from entrypoint.child import OnEvent, Worker
 from entrypoint.console import say
 from entrypoint.events import DeviceFacts, Event, PhaseEvent
 from entrypoint.judge.cause import cause
-from entrypoint.outcome import Outcome
+from entrypoint.outcome import Outcome, signal_name
 from entrypoint.race.contestant import Contestant, to_json
 from entrypoint.shape import Shape
 
@@ -122,6 +121,6 @@ def _ended(outcome: Outcome) -> str:
     if outcome.out_of_memory:
         return "the machine had no memory left"
     if outcome.ending == "killed":
-        return f"it crashed ({signal.Signals(outcome.number).name})"
+        return f"it crashed ({signal_name(outcome.number)})"
     last = outcome.log.splitlines()[-1] if outcome.log else "without a word"
     return f"its process ended with {outcome.number}: {last}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Final
 from entrypoint.auto import choice, copy
 from entrypoint.auto.candidates import Candidate, candidates
 from entrypoint.auto.choice import Timed
+from entrypoint.cache import digest_of
 from entrypoint.console import say
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, NoBackendError
@@ -47,8 +47,8 @@ class Auto:
         facts = self.flight.facts
         known = facts.model and asdict(facts.model)
         return {
-            "config": _digest([dict(facts.config.values), list(facts.config.dropped), facts.action, self.fixed]),
-            "model": _digest(known),
+            "config": digest_of([dict(facts.config.values), list(facts.config.dropped), facts.action, self.fixed]),
+            "model": digest_of(known),
         }
 
     def candidates(self) -> tuple[Candidate, ...]:
@@ -171,7 +171,3 @@ def _none_left(timed: Sequence[Timed]) -> NoBackendError:
     code = 92 if "wrong" in failed else 94 if "broken" in failed else 95
     advice = "Look at the log below, or name a backend to see its own check."
     return NoBackendError(f"ATTN_BACKEND=auto found no backend that is right for this run: {why}.", advice, code)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -26,6 +26,7 @@ from entrypoint.collective.events import (
     TroubleEvent,
 )
 from entrypoint.collective.rounds import ROUNDS, WARM_UP, Rounds, Stopwatch
+from entrypoint.lines import private
 
 if TYPE_CHECKING:
     import torch
@@ -195,8 +196,7 @@ def _alone(where: torch.device, group: Membership) -> AloneEvent:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 when this rank and all others are through; board.GAVE_UP when one is not."""
     options = parse(argv)
-    stream = os.fdopen(os.dup(options.events), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries print where they like, and the parent's stdout belongs to the user
+    stream = private(options.events)
     group = Membership.of(os.environ)
     board = Board(stream, group, options.seconds)
     run = RankRun(board, group, options.device)

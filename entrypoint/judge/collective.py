@@ -12,6 +12,7 @@ from entrypoint.judge.cause import cause
 from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, slow, too_slow, wrong
 from entrypoint.judge.spread import allowed
+from entrypoint.outcome import signal_name
 from entrypoint.ranks import RankFacts, Ranks
 
 # Ranks that all moved within the last seconds before the limit (of a short one a quarter) were slow and did not hang.
@@ -87,7 +88,7 @@ def _crashed(ranks: Ranks) -> list[Finding]:
         return [Finding(verdict="NOT_CHECKED", code=Code.INTERNAL, kind="killed", what=what, advice=advice)]
     how = f"with exit code {first.number}"
     if first.ending == "killed":
-        how = f"with {signal.Signals(first.number).name}"
+        how = f"with {signal_name(first.number)}"
     what = f"{names(dead)} crashed {_where(first.progress)}, {how}."
     return [gpu_fault("crashed", what, f"{_drain(dead)} (dmesg | grep Xid).")]
 

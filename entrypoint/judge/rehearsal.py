@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, wrong
 from entrypoint.judge.rehearsal_budgets import Weight, leak_budget, weights
+from entrypoint.outcome import signal_name
 from entrypoint.rehearsal.events import RaisedEvent
 from entrypoint.rehearsal.outcome import Rehearsal
 
@@ -154,18 +155,11 @@ def _no_memory(outcome: Rehearsal) -> bool:
 def _how(outcome: Rehearsal, limit: float) -> str:
     match outcome.ending:
         case "killed":
-            return f"crashed with {_signal(outcome.number)}"
+            return f"crashed with {signal_name(outcome.number)}"
         case "timeout":
             return f"was not done after {limit:g} s (ATTN_TIMEOUT) and hung or waited"
         case _:
             return f"ended with code {outcome.number} and no result ({cause(outcome.log) or 'no output'})"
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _left(outcome: Rehearsal) -> Finding | None:

@@ -15,7 +15,7 @@ from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, too_slow, wrong
 from entrypoint.judge.health import judge_health
 from entrypoint.judge.speed import judge_speed
-from entrypoint.outcome import Outcome, Overrun
+from entrypoint.outcome import Outcome, Overrun, signal_name
 from entrypoint.settings import AUTO, Settings
 from entrypoint.spec import ImageSpec
 
@@ -199,16 +199,9 @@ def _how(settings: Settings, outcome: Outcome) -> str:
         case "timeout":
             return f"was not done after {settings.timeout:g} s (ATTN_TIMEOUT) and hung or waited"
         case "killed":
-            return f"crashed with {_signal_name(outcome.number)}"
+            return f"crashed with {signal_name(outcome.number)}"
         case _:
             return f"ended with code {outcome.number} and no result ({cause(outcome.log) or 'no output'})"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _way_out(outcome: Outcome) -> str:

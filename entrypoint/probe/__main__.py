@@ -6,13 +6,12 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from entrypoint.events import CaseErrorEvent, FirstCallEvent, KernelsEvent, Subject, UnusableEvent
+from entrypoint.events import FirstCallEvent, KernelsEvent, UnusableEvent
 from entrypoint.probe import (
     accuracy,
     ahead,
@@ -29,6 +28,7 @@ from entrypoint.probe import (
 )
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.limit import Limit
+from entrypoint.probe.trouble import Unusable, case_error_if_it_raises, describe, unusable_if_it_raises
 
 if TYPE_CHECKING:
     import torch
@@ -38,16 +38,6 @@ if TYPE_CHECKING:
 # and a later start, which finds the earlier ones in the cache, gets to them.
 COMPILE_SECONDS = 20.0
 UNLIMITED = Limit()
-# Characters of an exception that an event carries: several pages of a compiler's.
-LONGEST_REASON = 16_000
-
-
-class Unusable(Exception):
-    """torch, the device or the backend (`subject`) cannot be used here at all; the message is the reason."""
-
-    def __init__(self, subject: Subject, reason: str) -> None:
-        super().__init__(reason)
-        self.subject = subject
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,11 +143,8 @@ def check_cases(
 
 
 def unmasked(case: cases.Case, backend: backends.Backend) -> cases.Case:
-    """The call in which a kernel is looked for. SDPA takes documents and a window as a mask, which no fused kernel has
-    beside grouped heads; what a packed training runs, its rehearsal sees.
-    """
-    masks = backend.name.partition("-")[0] == "sdpa"
-    return replace(case, cu_seqlens=None, window=None) if masks else case
+    """The call in which a kernel is looked for; what a packed training runs, its rehearsal sees."""
+    return replace(case, cu_seqlens=None, window=None) if backend.masked else case
 
 
 def observe_kernels(backend: backends.Backend, case: cases.Case, where: torch.device, log: EventLog) -> None:
@@ -173,33 +160,6 @@ def observe_kernels(backend: backends.Backend, case: cases.Case, where: torch.de
     observed = observe.attribute(seen.names, backend.name)
     names = observe.presentable(seen.names)
     log.emit(KernelsEvent(asked=backend.name, names=names, observed=observed, recorded=seen.recorded, reason=reason))
-
-
-@contextmanager
-def unusable_if_it_raises(subject: Subject) -> Iterator[None]:
-    """Every exception of an import or of opening a device is a reason for the report."""
-    try:
-        yield
-    except Exception as error:
-        raise Unusable(subject, describe(error)) from error
-
-
-@contextmanager
-def case_error_if_it_raises(subject: str, where: torch.device, log: EventLog) -> Iterator[None]:
-    """Report a case's exception and go on, unless the device no longer works: then its error ends this process."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
-        full = device.is_out_of_memory(error)
-        log.emit(CaseErrorEvent(id=subject, reason=describe(error), out_of_memory=full))
-        device.recover(where)
-
-
-def describe(error: BaseException) -> str:
-    """The exception's type and message; of a very long one the beginning and the end, where causes stand."""
-    text = f"{type(error).__name__}: {error}"
-    half = LONGEST_REASON // 2
-    return text if len(text) <= LONGEST_REASON else f"{text[:half]}\n[…]\n{text[-half:]}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

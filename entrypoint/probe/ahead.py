@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from entrypoint.events import Depth
+from entrypoint.lines import private
 from entrypoint.probe import backends
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ def is_cold(backend: str, environ: Mapping[str, str]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile every n-th variant but the first, which the check itself begins with; say the id of each when done."""
     options = parse(argv)
-    said = os.fdopen(os.dup(1), "w")  # libraries may print; our output is the ids alone
-    os.dup2(2, 1)
+    said = private(1)  # our output is the ids alone
     from entrypoint.probe import calls, device, memory, schedule
 
     index, count = map(int, options.share.split("/"))

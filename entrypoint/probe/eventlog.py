@@ -1,15 +1,14 @@
-"""Write the events: one JSON object a line, flushed at once, to a descriptor that nothing else writes to."""
+"""Write the probe's events, and count the seconds of its phases."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from entrypoint.events import NAMES, DoneEvent, Event, Phase, PhaseEvent, encode
+from entrypoint.events import NAMES, DoneEvent, Phase, PhaseEvent
+from entrypoint.lines import Lines
 
 
 class Watch:
@@ -23,32 +22,15 @@ class Watch:
         return self._now() - self._started
 
 
-class EventLog:
+class EventLog(Lines):
     """The stream of events, and the seconds spent in each phase so far."""
 
+    NAMES = NAMES
+
     def __init__(self, stream: TextIO, now: Callable[[], float] = time.perf_counter) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._now = now
-        self._written: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
-
-    @classmethod
-    def take(cls, descriptor: int) -> EventLog:
-        """Write to `descriptor`, and send everything else that this process prints on stdout to stderr.
-
-        Libraries print where they like (compilers, profilers), and the parent's stdout belongs to the user's command.
-        The duplicate is not inherited, so a compiler's worker cannot keep the parent's pipe open. Raises OSError when
-        the descriptor is not open.
-        """
-        private = os.dup(descriptor)
-        os.dup2(2, 1)
-        return cls(os.fdopen(private, "w", encoding="utf-8"))
-
-    def emit(self, event: Event) -> None:
-        """Write one line, and count it for the last one, `done`, so that the parent knows what got lost."""
-        self._stream.write(encode(event) + "\n")
-        self._stream.flush()
-        self._written[NAMES[type(event)]] += 1
 
     def done(self, left_out: Sequence[str], deeper: Sequence[str] = ()) -> None:
         """Write the last line; `left_out` are the ids of cases that were not run, `deeper` of those never meant to."""

@@ -66,7 +66,7 @@ def own_cases(shape: Shape, backend: Backend, device_type: str, *, few: bool) ->
 
 def _length(shape: Shape, backend: Backend, device_type: str) -> tuple[int, list[str]]:
     """The length that is checked, and the run's where that is longer."""
-    masked = (shape.packed or shape.window is not None) and backend.name.partition("-")[0] == "sdpa"
+    masked = (shape.packed or shape.window is not None) and backend.masked
     most = min(LONGEST[device_type], LONGEST_MASK if masked else LONGEST[device_type])
     length = min(shape.length, most)
     return length, [f"own s{shape.length}"] if length < shape.length else []

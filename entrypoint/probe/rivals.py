@@ -60,6 +60,7 @@ def compare(backend: Backend, case: Case, where: torch.device, clock: Clock | No
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
+    """On a busy machine threads wait for each other, and small calls take ten times longer."""
     import torch
 
     kept = torch.get_num_threads()

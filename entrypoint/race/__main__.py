@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 from entrypoint import shape as shapes
 from entrypoint.events import CaseEvent, Direction, SpeedEvent, UnusableEvent
 from entrypoint.probe import calls, device, facts
-from entrypoint.probe.__main__ import Unusable, case_error_if_it_raises, unusable_if_it_raises
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.timing import Clock, clock_for
+from entrypoint.probe.trouble import Unusable, case_error_if_it_raises, unusable_if_it_raises
 from entrypoint.race import batch as batches
 from entrypoint.race import contestant as contestants
 from entrypoint.race import rows

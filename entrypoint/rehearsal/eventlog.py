@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
-from collections import Counter
 from typing import Final, TextIO
 
-from entrypoint.rehearsal.events import NAMES, EndEvent, Part, RaisedEvent, RehearsalEvent, Stage, StageEvent, encode
+from entrypoint.lines import Lines
+from entrypoint.rehearsal.events import NAMES, EndEvent, Part, RaisedEvent, Stage, StageEvent
 
 LONGEST_REASON: Final = 4000
 
@@ -17,29 +16,18 @@ class Left(Exception):
     """Nothing more can be rehearsed, for the reason in the message."""
 
 
-class Stages:
+class Stages(Lines):
     """The stream of events, and the seconds of each stage so far."""
 
+    NAMES = NAMES
+
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._written: Counter[str] = Counter()
+        super().__init__(stream)
         self._stage: Stage = "import"
         self._began = time.perf_counter()
         self.part: Part = "run"
         self.peak: int | None = None  # bytes of the device's memory that the run itself took
         self.seconds: dict[str, float] = {}
-
-    @classmethod
-    def take(cls, descriptor: int) -> Stages:
-        """Write to `descriptor`; all else that this process prints on stdout goes to stderr."""
-        private = os.dup(descriptor)
-        os.dup2(2, 1)
-        return cls(os.fdopen(private, "w", encoding="utf-8"))
-
-    def emit(self, event: RehearsalEvent) -> None:
-        self._stream.write(encode(event) + "\n")
-        self._stream.flush()
-        self._written[NAMES[type(event)]] += 1
 
     @property
     def stage(self) -> Stage:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from entrypoint.events import Garbled, KernelsEvent, decode_as
-from entrypoint.outcome import Ending, Overrun
+from entrypoint.events import KernelsEvent
+from entrypoint.outcome import Witness
 from entrypoint.rehearsal.events import (
-    NAMES,
     RUNNING,
     TYPES,
     AskedEvent,
@@ -28,20 +26,11 @@ from entrypoint.rehearsal.events import (
 
 
 @dataclass(kw_only=True)
-class Rehearsal:
-    """What one rehearsing child left behind. `compiled` counts kernels that it had to compile."""
+class Rehearsal(Witness[RehearsalEvent]):
+    """Events of one rehearsing child by kind. `compiled` counts kernels that it had to compile."""
 
-    device: str
-    backend: str
-    ending: Ending = "exited"
-    number: int = 0
-    overrun: Overrun | None = None
-    phase: str = "start"
-    detail: str = ""
-    out_of_memory: bool = False
-    log: str = ""
-    garbled: int = 0
-    taken: Counter[str] = field(default_factory=Counter)
+    TYPES = TYPES
+
     shrunk: ShrunkEvent | None = None
     batch: BatchEvent | None = None
     compared: ComparedEvent | None = None
@@ -69,19 +58,7 @@ class Rehearsal:
     @property
     def lost(self) -> bool:
         """Whether lines that the child wrote did not arrive as events."""
-        written = self.end.written if self.end else {}
-        return any(count > self.taken[name] for name, count in written.items() if name != NAMES[EndEvent])
-
-    def take(self, line: bytes) -> RehearsalEvent | None:
-        """Add one line of the child; the event in it, or None when it is garbled."""
-        try:
-            event: RehearsalEvent = decode_as(line, TYPES)
-        except Garbled:
-            self.garbled += 1
-            return None
-        self.taken[NAMES[type(event)]] += 1
-        self._keep(event)
-        return event
+        return bool(self.end and self.missing(self.end.written))
 
     def _keep(self, event: RehearsalEvent) -> None:
         match event:

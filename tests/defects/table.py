@@ -17,6 +17,7 @@ from entrypoint.judge.budgets import weigh_case, worst_of
 from entrypoint.judge.verdict import conduct_of
 from entrypoint.probe import accuracy, cases, compact, memory, own
 from entrypoint.probe.backends import Backend
+from entrypoint.probe.rivals import one_thread
 from entrypoint.shape import Shape
 from tests.defects.seeded import wrong_kernels
 from tests.unit.wrong_kernels import EVERYTHING, backend, kernel
@@ -91,19 +92,6 @@ def dirty_memory() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other on a busy machine make these small tensors ten times slower."""
-    import torch
-
-    kept = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(kept)
 
 
 def columns() -> dict[str, Sequence[cases.Case]]:

@@ -14,9 +14,9 @@ from attn_matrix.host import engine
 
 from tests.engine.test_images import docker
 from tests.engine.test_train import OPTIONS
+from tests.gpu.recipes import UNMENDED
 
 IMAGE = "axolotl-attn:sdpa-cu128"
-UNMENDED = "--volume=/dev/null:/opt/venv/lib/python3.11/site-packages/axolotl_attn_mends.pth:ro"
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,10 @@ def start(image: str, network: str, job: Manifest, index: int) -> subprocess.Pop
     """The pod of that index: the names that Kubernetes would give it, its variables and its arguments."""
     pod = job["spec"]["template"]["spec"]
     variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
-    words = [word.replace("$(NODES)", variables["NODES"]) for word in torchrun("/work/all_reduce.py")]
+    words = [word.replace("$(NODES)", variables["NODES"]) for word in torchrun("/program/all_reduce.py")]
     name = f"{job['metadata']['name']}-{index}"
     options = [f"--name={network}-{index}", f"--hostname={name}", f"--network-alias={name}.{pod['subdomain']}"]
-    options += [f"--network={network}", f"--volume={PROGRAM}:/work/all_reduce.py:ro", f"--env=ATTN_TIMEOUT={CHECK}"]
+    options += [f"--network={network}", f"--volume={PROGRAM}:/program/all_reduce.py:ro", f"--env=ATTN_TIMEOUT={CHECK}"]
     command = ["docker", "run", "--rm", *options, image, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -33,9 +33,10 @@ REGISTERED: Final = {
     "fa3": "flash_attention_3",
     "fa4": "flash_attention_4",
 }
-# Kernels that FlashAttention 4 had to compile: those in its cache that are no link to the image's own.
+# Takes the mends out of an image.
 UNMENDED: Final = "--volume=/dev/null:/opt/venv/lib/python3.11/site-packages/axolotl_attn_mends.pth:ro"
 FA4_KERNELS: Final = "find $FLASH_ATTENTION_CUTE_DSL_CACHE_DIR -name '*.o' -type f"
+# Kernels that FlashAttention 4 had to compile: those in its cache that are no link to the image's own.
 TRAIN: Final = f"axolotl train config.yml; code=$?; echo FA4-CACHE $({FA4_KERNELS} | wc -l); "
 
 

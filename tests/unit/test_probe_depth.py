@@ -28,7 +28,7 @@ def claiming(name: str, claims: Capabilities | None, **kernels: Capabilities) ->
     return Backend(name=name, attention=NotImplemented, capabilities=claims, kernels=forced)
 
 
-SDPA = claiming("sdpa", sdpa.capabilities(HOPPER), **sdpa.kernel_capabilities(HOPPER))
+SDPA = replace(claiming("sdpa", sdpa.capabilities(HOPPER), **sdpa.kernel_capabilities(HOPPER)), masked=True)
 BACKENDS = {
     "sdpa": SDPA,
     "flex": claiming("flex", flex.capabilities(HOPPER)),

@@ -19,11 +19,11 @@ HOST = {
 }
 # What the judge and the children may know of the container's side. Neither knows the other.
 JUDGE = {"choice", "collective", "events", "light", "outcome", "preflight", "ranks", "rehearsal", "settings", "spec"}
-REHEARSAL = {"events", "outcome", "probe"}
-PROBE = {"events", "devices", "shape", "spec", "spelling"}
+REHEARSAL = {"events", "lines", "outcome", "probe"}
+PROBE = {"events", "devices", "lines", "shape", "spec", "spelling"}
 PREFLIGHT = {"devices", "errors", "events", "shape", "spec"}
 RACE = {"events", "probe", "shape"}
-COLLECTIVE = {"events"}
+COLLECTIVE = {"events", "lines"}
 # What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.
 FLEET = {"judge"}
 WRITERS = {"cache", "judge", "text"}

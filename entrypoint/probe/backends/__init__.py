@@ -83,7 +83,8 @@ class Backend:
 
     `logsumexp` gives the natural logarithm of each softmax's denominator, [batch, heads, seqlen], where it is offered.
     `kernels` are the same backend's kernels forced one by one (SDPA's flash, cuDNN, memory-efficient, math), or its
-    deterministic mode, by name; their own name is `<backend>-<name>`.
+    deterministic mode, by name; their own name is `<backend>-<name>`. `masked`: a window or documents go in as a mask
+    of the square of the length, which no fused kernel takes beside grouped heads.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Backend:
     capabilities: Capabilities | None = None
     logsumexp: Attention | None = None
     kernels: Mapping[str, Backend] = field(default_factory=dict)
+    masked: bool = False
 
 
 class Adapter(Protocol):

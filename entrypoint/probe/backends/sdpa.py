@@ -51,6 +51,7 @@ def load(where: torch.device) -> Backend:
         attention=attention,
         capabilities=capabilities(chip),
         kernels={name: forced(name, where, claims) for name, claims in forced_kernels(chip, where).items()},
+        masked=True,
     )
 
 
@@ -130,7 +131,7 @@ def forced(name: str, where: torch.device, claims: Capabilities) -> Backend:
         with sdpa_kernel(getattr(SDPBackend, FORCED[name].member)):
             return attention(expanded(arguments) if expands else arguments)
 
-    return Backend(name=f"sdpa-{name}", attention=attention_by, capabilities=claims)
+    return Backend(name=f"sdpa-{name}", attention=attention_by, capabilities=claims, masked=True)
 
 
 def expanded(arguments: Arguments) -> Arguments:
