@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -43,25 +44,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--sweeps", type=int, default=60, help="of each backend")
     parser.add_argument("backends", nargs="+", metavar="BACKEND")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of each backend; then it begins no new sweep")
     parser.add_argument("--sampled", action="store_true", help="only long cases, and the calls of a few known runs")
     options = parser.parse_args()
     where = device.open_device(options.device)
     document: dict[str, Any] = {"date": date.today().isoformat(), **asdict(facts.machine(where)), "backends": {}}
     for name in options.backends:
         document["backends"][name] = swept = sweep(
-            backends.load(name, where), where, options.sweeps, sampled=options.sampled
+            backends.load(name, where), where, options.sweeps, sampled=options.sampled, seconds=options.seconds
         )
         worst = max(swept["cases"].items(), key=lambda item: float(item[1]["ratio"]), default="none ran")
         print(f"{name}: {swept['runs']} cases in {swept['seconds']} s, {len(swept['alarms'])} alarms, worst {worst}")
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def sweep(backend: backends.Backend, where: torch.device, sweeps: int, *, sampled: bool = False) -> dict[str, Any]:
+def sweep(
+    backend: backends.Backend, where: torch.device, sweeps: int, *, sampled: bool = False, seconds: float = math.inf
+) -> dict[str, Any]:
+    """`sweeps` are those that were begun before `seconds` were over; the last of them is whole."""
     cases: dict[str, dict[str, Any]] = {}
     alarms: list[str] = []
     refused: dict[str, str] = {}
-    runs, started = 0, time.monotonic()
+    runs, begun, started = 0, 0, time.monotonic()
     for run, seed in fresh(backend, where, sweeps, sampled=sampled):
+        if seed // FRESH > begun:
+            if time.monotonic() - started > seconds:
+                break
+            begun = seed // FRESH
         try:
             worst = weighed(run, where)
         except Exception as error:  # noqa: BLE001 - a kernel may raise anything; hours of sweeps do not end with it
@@ -74,7 +83,7 @@ def sweep(backend: backends.Backend, where: torch.device, sweeps: int, *, sample
         if not worst["ratio"] <= cases.get(run.case.id, worst)["ratio"] or run.case.id not in cases:
             cases[run.case.id] = worst
     return {
-        "sweeps": sweeps,
+        "sweeps": begun,
         "runs": runs,
         "seconds": round(time.monotonic() - started, 1),
         "alarms": alarms,
