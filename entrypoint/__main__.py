@@ -4,11 +4,11 @@ The two options keep PYTHONPATH, the working directory and site-packages out, so
 folder nor a slow `.pth` file stands in the way.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if not __package__:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 from entrypoint.main import main
 

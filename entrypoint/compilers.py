@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
 
-from entrypoint import seal
-from entrypoint.devices import Devices
+from entrypoint import digest, seal
+from entrypoint.light import TYPE_CHECKING, dataclass, field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Final
+
+    from entrypoint.devices import Devices
+
+    Note = Callable[[str], None]
 
 # The folder of each compiler, by its variable. An image's own ENV has LOCAL/<folder>, which counts as not chosen.
 FOLDERS: Final = {
@@ -42,21 +46,20 @@ UNKNOWN: Final = "unknown"
 LIMITS: Final = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "HSA_OVERRIDE_GFX_VERSION")
 ROOM: Final = 64 << 20  # bytes that must be free
 
-Note = Callable[[str], None]
 
-
-class Kept(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Kept:
     """The folder of the compilers at `path`, the `variables` that tell them so, and what an earlier check sealed in it.
 
     `path` is None when they keep what the user gave them.
     """
 
-    path: str | None
-    variables: Mapping[str, str]
-    sealed: seal.Seal
+    path: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    sealed: seal.Seal = field(default_factory=dict)
 
 
-NONE: Final = Kept(None, {}, {})
+NONE: Final = Kept()
 
 
 def identity(devices: Devices, cpu: str | None, environ: Mapping[str, str]) -> str | None:
@@ -69,7 +72,7 @@ def identity(devices: Devices, cpu: str | None, environ: Mapping[str, str]) -> s
         return None
     hardware = [cpu] if cpu is not None else [devices.driver, *names]
     decides = [sys.version, software(), hardware, [environ.get(name) for name in LIMITS]]
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+    return digest.of_value(decides)
 
 
 def software() -> list[str]:
@@ -139,7 +142,8 @@ def unproved(kept: Kept) -> bool:
 
 
 def _kept(path: str, shown: str, ours: Iterable[str], sealed: seal.Seal) -> Kept:
-    return Kept(path, {variable: f"{shown}/{FOLDERS[variable]}" for variable in ours}, sealed)
+    variables = {variable: f"{shown}/{FOLDERS[variable]}" for variable in ours}
+    return Kept(path=path, variables=variables, sealed=sealed)
 
 
 def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:

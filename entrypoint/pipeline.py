@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
-from entrypoint import cache, libcuda
+from entrypoint import cache
 from entrypoint.choice import refuse_early
-from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError, NoBackendError
-from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code
-from entrypoint.light import replace
-from entrypoint.settings import AUTO, Settings
-from entrypoint.start import HOME, Start
+from entrypoint.light import TYPE_CHECKING, replace
+from entrypoint.settings import AUTO
+from entrypoint.start import HOME
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from entrypoint.auto.start import Auto
+    from entrypoint.devices import Devices
     from entrypoint.preflight.flight import Flight
+    from entrypoint.settings import Settings
+    from entrypoint.start import Start
 
 
 def verdict(start: Start, settings: Settings) -> dict[str, Any]:
@@ -46,10 +48,12 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except MismatchError as error:
         return start.refused(settings.backend, Code.MISMATCH, error.what, error.advice)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
-        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
-        report = start.refused(settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         import traceback
 
+        from entrypoint.judge.cause import cause
+
+        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
+        report = start.refused(settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         return {**report, "logs": [traceback.format_exc()]}
 
 
@@ -108,6 +112,8 @@ def _refuse(start: Start, settings: Settings, devices: Devices) -> None:
         start.notes.append(f"{what}: {start.untimed}.")
     refuse_early(start.spec, settings, devices)
     if start.library:
+        from entrypoint import libcuda
+
         libcuda.require(start.library, start.environ)
 
 

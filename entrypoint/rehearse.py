@@ -5,7 +5,6 @@ Loaded only by a start that trains. Judging is entrypoint.judge.rehearsal.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint import cache, kernels_cache
+from entrypoint import cache, digest, kernels_cache
 from entrypoint.console import say
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.preflight import model as models
@@ -44,7 +43,7 @@ class Wanted:
     """
 
     flight: Flight
-    home: Path
+    home: str
     environ: dict[str, str]
     seconds: float
     deadline: float
@@ -128,8 +127,8 @@ def _key(wanted: Wanted, file: Path) -> cache.Key | None:
     if wanted.key is None:
         return None
     decides = {
-        "configuration": cache.digest_of(wanted.flight.facts.config.values),
-        "model": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "configuration": digest.of_value(wanted.flight.facts.config.values),
+        "model": digest.of(file.read_bytes()),
         "allowed": sorted(wanted.flight.allowed),
     }
     return {**wanted.key, "rehearsal": decides}

@@ -8,13 +8,17 @@ in the next one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import io
 import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from typing import Final
+
+from entrypoint.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO, Final
 
 NAME: Final = "sealed.json"
 SCHEMA: Final = 1
@@ -87,7 +91,7 @@ def copy(source: str, target: str) -> Seal:
         with contextlib.suppress(FileNotFoundError):
             with open(os.path.join(source, path), "rb") as file:
                 content = file.read()
-            if hashlib.sha256(content).hexdigest() != digest and not path.startswith(REWRITTEN):
+            if _sha256(io.BytesIO(content)) != digest and not path.startswith(REWRITTEN):
                 raise ValueError(f"{path} is not as it was sealed")
             replace(os.path.join(target, path), content)
     if seal:
@@ -117,7 +121,13 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 def digest_of(path: str) -> str:
     """The SHA-256 of a file. Raises OSError."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    import hashlib  # it loads OpenSSL, which a start that remembers its verdict does without
+
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace(path: str, content: bytes) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 from entrypoint import compilers, kernels_cache
-from entrypoint.arguments import Invocation
-from entrypoint.devices import Devices, cpu_name, look
-from entrypoint.judge.finding import Code, Finding, VerdictName
-from entrypoint.light import dataclass, field
+from entrypoint.devices import cpu_name, look
+from entrypoint.judge.finding import Code, Finding
+from entrypoint.light import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from entrypoint.arguments import Invocation
     from entrypoint.auto.start import Auto
+    from entrypoint.devices import Devices
+    from entrypoint.judge.finding import VerdictName
     from entrypoint.libcuda import Library
     from entrypoint.preflight.flight import Flight
     from entrypoint.spec import ImageSpec
 
-HOME: Final = Path(__file__).resolve().parent.parent
+HOME: Final = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 @dataclass(kw_only=True)
@@ -70,7 +73,7 @@ class Start:
         """Let them use their folder in `directory`, or one of this container's own."""
         cpu = cpu_name() if self.spec.device == "cpu" else None
         name = compilers.identity(self.devices, cpu, self.environ)
-        self.keep(compilers.prepare(directory, str(HOME), name, self.given, self.notes.append))
+        self.keep(compilers.prepare(directory, HOME, name, self.given, self.notes.append))
 
     def shape(self) -> dict[str, Any] | None:
         """The attention calls of the run that follows, where its configuration and config.json tell them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault
+from entrypoint.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from entrypoint.events import HealthEvent
     from entrypoint.outcome import Outcome
 
