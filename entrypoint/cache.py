@@ -7,6 +7,7 @@ has a note of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -39,6 +40,8 @@ DECIDING: Final = (
     *("AITER_", "AMD_", "AOTRITON_", "GPU_", "HIP", "HSA_", "MIOPEN_", "ROCBLAS_", "ROCM_", "ROCR_"),
 )
 _LARGEST: Final = 1 << 20
+# Beside this package in an image: the digest of each source, as it was built.
+SOURCES: Final = "sources.sha256"
 
 Key = dict[str, "Any"]
 
@@ -86,19 +89,23 @@ def load_deepest(directory: str, key: Key, note: Callable[[str], None]) -> dict[
 def _content(home: StrPath) -> str:
     """A digest of what was installed: this package, the image's spec, and the name of each installed distribution.
 
-    The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent.
+    The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent. Of
+    a source it takes what Python goes by as well when it runs the compiled one, size and time: to read them all takes
+    half as long as Python's own start. An image has SOURCES too, since a builder may give every file one time.
     """
-    sources = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(os.path.join(home, "entrypoint"))
-        for name in names
-        if name.endswith(".py")
-    ]
-    parts = []
-    for path in sorted([os.path.join(home, "image.json"), *sources]):
-        with open(path, "rb", buffering=0) as file:
-            parts += [path.removeprefix(str(home)).encode(), file.read()]
-    return digest.of(b"\0".join([*parts, *map(str.encode, compilers.software())]))
+    sources = {}
+    for folder, _, names in os.walk(os.path.join(home, "entrypoint")):
+        for path in (os.path.join(folder, name) for name in names if name.endswith(".py")):
+            found = os.stat(path)
+            sources[path.removeprefix(str(home))] = found.st_size, found.st_mtime_ns
+    texts = [_text(os.path.join(home, name)) for name in ("image.json", SOURCES)]
+    return digest.of_value([texts, sources, compilers.software()])
+
+
+def _text(path: str) -> str | None:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        return file.read()
+    return None
 
 
 def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:

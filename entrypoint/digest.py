@@ -1,8 +1,8 @@
 """A short digest, to tell apart what is ours: verdicts, folders of compilers, the files of this package.
 
-It is the one that Python knows its own compiled files by: 64 bits, no defence against who makes two contents alike.
-What is kept under it is compared as a whole, or is as open to its writer as the digest itself. `hashlib` loads OpenSSL,
-which takes half as long as Python's own start; files that must be as they were proved have SHA-256 (entrypoint/seal.py).
+It is the one that Python knows its own compiled files by: 64 bits, no defence against who makes two contents alike. Who
+could do that here could as well write what is kept under it. `hashlib` loads OpenSSL, which takes half as long as
+Python's own start; files that must be as they were proved have SHA-256 (entrypoint/seal.py).
 """
 
 from __future__ import annotations

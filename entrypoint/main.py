@@ -10,7 +10,6 @@ from entrypoint.arguments import asks_for_help, parse, usage
 from entrypoint.console import say
 from entrypoint.devices import NVIDIA
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, UsageError
-from entrypoint.judge.finding import Code
 from entrypoint.light import TYPE_CHECKING, replace
 from entrypoint.pipeline import verdict
 from entrypoint.publish import publish
@@ -90,8 +89,7 @@ def _stop(start: Start, error: ConfigError) -> int:
 
     Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
     """
-    report = start.refused(start.spec.default.name, Code.CONFIG, error.what, error.advice)
-    return publish(start, DEFAULT_REPORT, report)
+    return publish(start, DEFAULT_REPORT, start.refused(start.spec.default.name, error))
 
 
 def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:

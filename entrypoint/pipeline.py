@@ -6,8 +6,7 @@ import os
 
 from entrypoint import cache
 from entrypoint.choice import refuse_early
-from entrypoint.errors import ConfigError, MismatchError, NoBackendError
-from entrypoint.judge.finding import Code
+from entrypoint.errors import EntrypointError
 from entrypoint.light import TYPE_CHECKING, replace
 from entrypoint.settings import AUTO
 from entrypoint.start import HOME
@@ -41,20 +40,16 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
 
             report = measured(start, settings, devices, key)
         return _rehearsed(start, settings, key, _on_these_gpus(start, report))
-    except NoBackendError as error:
-        return start.refused(AUTO, Code(error.code), error.what, error.advice)
-    except ConfigError as error:
-        return start.refused(settings.backend, Code.CONFIG, error.what, error.advice)
-    except MismatchError as error:
-        return start.refused(settings.backend, Code.MISMATCH, error.what, error.advice)
+    except EntrypointError as error:
+        return start.refused(settings.backend, error)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
         import traceback
 
         from entrypoint.judge.cause import cause
 
         what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
-        report = start.refused(settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
-        return {**report, "logs": [traceback.format_exc()]}
+        failure = EntrypointError(what, "Report it; ATTN_CHECK=warn goes past it.")
+        return {**start.refused(settings.backend, failure), "logs": [traceback.format_exc()]}
 
 
 def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
@@ -154,7 +149,7 @@ def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
     error = start.flight.error()
     if error is None:
         return report
-    refused = start.refused(report["backend"]["requested"], Code.CONFIG, error.what, error.advice)
+    refused = start.refused(report["backend"]["requested"], error)
     return {**report, **{key: refused[key] for key in ("verdict", "code", "reasons", "headline")}}
 
 

@@ -18,7 +18,7 @@ from entrypoint.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import BinaryIO, Final
+    from typing import Final
 
 NAME: Final = "sealed.json"
 SCHEMA: Final = 1
@@ -124,7 +124,7 @@ def digest_of(path: str) -> str:
         return _sha256(file)
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: io.BufferedIOBase) -> str:
     import hashlib  # it loads OpenSSL, which a start that remembers its verdict does without
 
     return hashlib.file_digest(file, "sha256").hexdigest()

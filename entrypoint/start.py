@@ -7,7 +7,6 @@ import time
 
 from entrypoint import compilers, kernels_cache
 from entrypoint.devices import cpu_name, look
-from entrypoint.judge.finding import Code, Finding
 from entrypoint.light import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from entrypoint.arguments import Invocation
     from entrypoint.auto.start import Auto
     from entrypoint.devices import Devices
+    from entrypoint.errors import EntrypointError
     from entrypoint.judge.finding import VerdictName
     from entrypoint.libcuda import Library
     from entrypoint.preflight.flight import Flight
@@ -91,11 +91,13 @@ class Start:
         known = {**(self.auto.key if self.auto else {}), "shape": self.shape()}
         return {name: value for name, value in known.items() if value}
 
-    def refused(self, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
+    def refused(self, requested: str, error: EntrypointError) -> dict[str, Any]:
         """The report of a start in which nothing was measured."""
+        from entrypoint.judge.finding import Code, Finding
         from entrypoint.report import build
 
+        code = Code(error.code)
         verdict: VerdictName = "FAIL" if code in {Code.WRONG, Code.GPU_FAULT} else "NOT_CHECKED"
-        finding = Finding(verdict=verdict, code=code, what=what, advice=advice)
+        finding = Finding(verdict=verdict, code=code, what=error.what, advice=error.advice)
         report = build(self.spec, requested, [], [finding], self.seconds)
         return {**report, "notes": [*report["notes"], *self.notes]}

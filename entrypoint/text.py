@@ -202,8 +202,7 @@ def _sensors(health: Row) -> HealthEvent:
     """The facts in a report by their names: all that `state` reads, without the types of the child's events."""
     from types import SimpleNamespace
 
-    facts: Any = SimpleNamespace(**health)
-    return facts
+    return SimpleNamespace(**health)  # type: ignore[return-value]
 
 
 def _backend(report: Report) -> list[str]:

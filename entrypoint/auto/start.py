@@ -45,10 +45,8 @@ class Auto:
         """Digests of all that a choice depends on, beside image, GPU and settings: for the verdict cache."""
         facts = self.flight.facts
         known = facts.model and asdict(facts.model)
-        return {
-            "config": digest.of_value([dict(facts.config.values), list(facts.config.dropped), facts.action, self.fixed]),
-            "model": digest.of_value(known),
-        }
+        asked = [dict(facts.config.values), list(facts.config.dropped), facts.action, self.fixed]
+        return {"config": digest.of_value(asked), "model": digest.of_value(known)}
 
     def candidates(self) -> tuple[Candidate, ...]:
         return candidates(self.flight.facts, self.flight.allowed, fixed=self.fixed)

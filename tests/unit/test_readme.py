@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
