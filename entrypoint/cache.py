@@ -94,7 +94,8 @@ def _content(home: StrPath) -> str:
     half as long as Python's own start. An image has SOURCES too, since a builder may give every file one time.
     """
     sources = {}
-    for folder, _, names in os.walk(os.path.join(home, "entrypoint")):
+    for folder, folders, names in os.walk(os.path.join(home, "entrypoint")):
+        folders[:] = [name for name in folders if name != "__pycache__"]
         for path in (os.path.join(folder, name) for name in names if name.endswith(".py")):
             found = os.stat(path)
             sources[path.removeprefix(str(home))] = found.st_size, found.st_mtime_ns

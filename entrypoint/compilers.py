@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 import sys
@@ -75,14 +76,15 @@ def identity(devices: Devices, cpu: str | None, environ: Mapping[str, str]) -> s
     return digest.of_value(decides)
 
 
-def software() -> list[str]:
+@functools.cache  # a start asks for its compilers' folder, and for its verdict
+def software() -> tuple[str, ...]:
     """The names of what is installed, which carry the versions; `site` is not loaded here (`-S`)."""
     lib = os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "lib")
     found: list[str] = []
     for python in sorted(name for name in _listed(lib) if name.startswith("python3")):
         folder = os.path.join(lib, python, "site-packages")
         found += sorted(name for name in _listed(folder) if name.endswith((".dist-info", ".egg-link", ".pth")))
-    return found
+    return tuple(found)
 
 
 def _listed(folder: str) -> list[str]:

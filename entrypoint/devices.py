@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from entrypoint import kfd
@@ -176,6 +177,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+@functools.cache  # as for entrypoint.compilers.software
 def cpu_name(root: StrPath = "/") -> str:
     """The processor's model and feature flags."""
     fields = _first_core(root)
