@@ -67,13 +67,13 @@ else:
                 raise TypeError(f"{cls.__name__} has no {', '.join(given)}")
 
         def __eq__(self, other):
-            return self.__dict__ == other.__dict__ if other.__class__ is self.__class__ else NotImplemented
+            return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
 
         def __repr__(self):
-            return f"{cls.__qualname__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in names)})"
+            return f"{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in _values(self).items())})"
 
         def __hash__(self):
-            return hash(tuple(self.__dict__[name] for name in names))
+            return hash(tuple(_values(self).values()))
 
         def __setattr__(self, name, value):
             raise AttributeError(f"cannot assign to field {name!r}")
@@ -87,7 +87,11 @@ else:
 
     def replace(value, **changes):
         """The same value with these fields changed."""
-        return value.__class__(**{**value.__dict__, **changes})
+        return value.__class__(**{**_values(value), **changes})
+
+    def _values(value):
+        """Those of its fields: a `cached_property` is in its `__dict__` too."""
+        return {name: value.__dict__[name] for name in value.__class__.__annotations__}
 
 
 __all__ = ["dataclass", "field", "replace"]

@@ -79,12 +79,10 @@ class Start:
         """The attention calls of the run that follows, where its configuration and config.json tell them."""
         if self.flight is None:
             return None
-        from dataclasses import asdict
-
         from entrypoint.preflight.shape import shape_of
 
         shape = shape_of(self.flight.facts)
-        return asdict(shape) if shape else None
+        return dict(vars(shape)) if shape else None
 
     def known(self) -> dict[str, Any] | None:
         """What is known of the run that follows and decides what is checked."""
