@@ -7,14 +7,13 @@ has a note of it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 
 from entrypoint import compilers, digest, seal
 from entrypoint.devices import cpu_name
-from entrypoint.light import TYPE_CHECKING
+from entrypoint.light import TYPE_CHECKING, suppress
 from entrypoint.settings import describe
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ DECIDING: Final = (
     *("AITER_", "AMD_", "AOTRITON_", "GPU_", "HIP", "HSA_", "MIOPEN_", "ROCBLAS_", "ROCM_", "ROCR_"),
 )
 _LARGEST: Final = 1 << 20
-# Beside this package in an image: the digest of each source, as it was built.
+# Beside this package in an image: the digests of the sources as they were built.
 SOURCES: Final = "sources.sha256"
 
 Key = dict[str, "Any"]
@@ -90,8 +89,8 @@ def _content(home: StrPath) -> str:
     """A digest of what was installed: this package, the image's spec, and the name of each installed distribution.
 
     The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent. Of
-    a source it takes what Python goes by as well when it runs the compiled one, size and time: to read them all takes
-    half as long as Python's own start. An image has SOURCES too, since a builder may give every file one time.
+    a source it takes size and time, which Python goes by as well when it runs what it has compiled: to read all sources
+    takes half as long as Python's own start. An image has SOURCES too, since its builder may give all files one time.
     """
     sources = {}
     for folder, folders, names in os.walk(os.path.join(home, "entrypoint")):
@@ -104,7 +103,7 @@ def _content(home: StrPath) -> str:
 
 
 def _text(path: str) -> str | None:
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
         return file.read()
     return None
 

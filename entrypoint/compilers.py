@@ -11,7 +11,6 @@ absolute paths into their files (Triton 3.6), so they always get the path in LOC
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
@@ -19,7 +18,7 @@ import stat
 import sys
 
 from entrypoint import digest, seal
-from entrypoint.light import TYPE_CHECKING, dataclass, field
+from entrypoint.light import TYPE_CHECKING, dataclass, field, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -154,7 +153,7 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
     Raises OSError when it cannot be written or has less than `room` bytes, ValueError when it must not be used.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.mkdir(path, 0o700)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
@@ -169,7 +168,7 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
     if space.f_bavail * space.f_frsize < room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     for seed in () if sealed else seeds:
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             if sealed := seal.copy(seed, path):
                 break
     return sealed
@@ -177,13 +176,13 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
 
 def _linked(link: str, path: str) -> str:
     """`link`, once it leads to `path`; `path` itself where it leads elsewhere, and another start may be at work."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.makedirs(os.path.dirname(link), exist_ok=True)
         if not os.path.exists(link):
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(link)  # it leads to what is gone
             os.symlink(path, link)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if os.lstat(link).st_uid == os.geteuid() and os.readlink(link) == path:
             return link
     return path

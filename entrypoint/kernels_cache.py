@@ -7,10 +7,9 @@ every start, also of one whose verdict is remembered, so it must be quick.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
-from entrypoint.light import TYPE_CHECKING
+from entrypoint.light import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,5 +53,5 @@ def compiled(environ: Mapping[str, str]) -> frozenset[str]:
 def _link(names: Sequence[str], source: str, target: str) -> None:
     os.makedirs(target, exist_ok=True)
     for name in names:
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             os.symlink(os.path.join(source, name), os.path.join(target, name))

@@ -8,12 +8,11 @@ hook, is found by torch alone, or, in a folder of the driver's own, by nobody.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 
 from entrypoint.errors import MismatchError
-from entrypoint.light import TYPE_CHECKING, dataclass
+from entrypoint.light import TYPE_CHECKING, dataclass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,7 +94,7 @@ def _mounted(root: StrPath) -> Iterator[str]:
 
 def _nameless(root: StrPath, mounted: list[str]) -> str | None:
     for folder in (*_DEFAULT, *mounted):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             names = sorted(name for name in os.listdir(_at(root, folder, "")) if name.startswith(f"{_UNNAMED}."))
             if names:
                 return os.path.join(folder, names[0])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
 from entrypoint.cache import write_atomically
 from entrypoint.console import write
-from entrypoint.light import TYPE_CHECKING
+from entrypoint.light import TYPE_CHECKING, suppress
 from entrypoint.text import summary, to_json, to_text
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _write_form(name: str, target: str, report: dict[str, Any]) -> None:
 def _tell_kubernetes(report: dict[str, Any]) -> None:
     """The summary as the container's termination message."""
     # The file is never created: only Kubernetes provides it.
-    with contextlib.suppress(OSError), open(TERMINATION_LOG, "r+", encoding="utf-8") as file:
+    with suppress(OSError), open(TERMINATION_LOG, "r+", encoding="utf-8") as file:
         file.truncate()
         file.write(summary(report))
 

@@ -7,14 +7,13 @@ in the next one.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import stat
 import time
 
-from entrypoint.light import TYPE_CHECKING
+from entrypoint.light import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +73,7 @@ def write(folder: str, before: Mapping[str, tuple[int, str]], settled: float = S
     seal = dict(before)
     for path, found in files(folder):
         if (path not in seal or path.startswith(REWRITTEN)) and found.st_mtime <= latest:
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 seal[path] = (found.st_size, digest_of(os.path.join(folder, path)))
     if seal != before:
         _save(folder, seal)
@@ -88,7 +87,7 @@ def copy(source: str, target: str) -> Seal:
     """
     seal = read(source)
     for path, (_, digest) in seal.items():
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             with open(os.path.join(source, path), "rb") as file:
                 content = file.read()
             if _sha256(io.BytesIO(content)) != digest and not path.startswith(REWRITTEN):
@@ -112,7 +111,7 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.relpath(whole, folder)
             if path == NAME or name.startswith(".") or path.endswith(LOCKS):
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 found = os.lstat(whole)
                 if stat.S_ISREG(found.st_mode):
                     yield path, found
@@ -142,6 +141,6 @@ def replace(path: str, content: bytes) -> None:
             file.write(content)
         os.replace(temporary, path)
     except OSError:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(temporary)
         raise

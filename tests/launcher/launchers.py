@@ -103,7 +103,7 @@ class ProcessLauncher(Launcher):
         (home / "entrypoint" / "race" / "times").write_text(json.dumps(self.times))
         (home / "image.json").write_text(json.dumps(self.spec))
         environ = {"PATH": os.environ["PATH"], **env}
-        argv = [self.python, "-I", "-S", str(home / "entrypoint"), *command]
+        argv = [self.python, "-I", "-S", str(home / "entrypoint/__main__.py"), *command]
         return subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
