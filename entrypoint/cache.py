@@ -17,7 +17,7 @@ from entrypoint.light import TYPE_CHECKING, suppress
 from entrypoint.settings import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Final
 
     from _typeshed import StrPath
@@ -92,14 +92,19 @@ def _content(home: StrPath) -> str:
     a source it takes size and time, which Python goes by as well when it runs what it has compiled: to read all sources
     takes half as long as Python's own start. An image has SOURCES too, since its builder may give all files one time.
     """
-    sources = {}
-    for folder, folders, names in os.walk(os.path.join(home, "entrypoint")):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        for path in (os.path.join(folder, name) for name in names if name.endswith(".py")):
-            found = os.stat(path)
-            sources[path.removeprefix(str(home))] = found.st_size, found.st_mtime_ns
+    sources = sorted(_sources(os.path.join(home, "entrypoint")))
     texts = [_text(os.path.join(home, name)) for name in ("image.json", SOURCES)]
     return digest.of_value([texts, sources, compilers.software()])
+
+
+def _sources(folder: str) -> Iterator[tuple[str, int, int]]:
+    """Path, size and time of each source; what Python has compiled is none."""
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".py"):
+            found = entry.stat()
+            yield entry.path, found.st_size, found.st_mtime_ns
+        elif entry.is_dir() and entry.name != "__pycache__":
+            yield from _sources(entry.path)
 
 
 def _text(path: str) -> str | None:
