@@ -1,14 +1,16 @@
-"""The image starts this as `python -I -S /opt/attn/entrypoint`.
+"""The image starts this as `python -I -S /opt/attn/entrypoint/__main__.py`.
 
 The two options keep PYTHONPATH, the working directory and site-packages out, so that neither a user's own `entrypoint`
-folder nor a slow `.pth` file stands in the way.
+folder nor a slow `.pth` file stands in the way. By the name of its folder Python would start it through `runpy`.
 """
 
+import gc
+import os
 import sys
-from pathlib import Path
 
 if not __package__:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    gc.disable()  # a start lives for milliseconds, or waits for its children: there is nothing to collect
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from entrypoint.main import main
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
-
 from entrypoint.choice import vendor_of
 from entrypoint.errors import UsageError
-from entrypoint.light import dataclass, field
-from entrypoint.spec import ImageSpec
+from entrypoint.light import TYPE_CHECKING, dataclass, field
 from entrypoint.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
+
+    from entrypoint.spec import ImageSpec
 
 _HELP: Final = ("--help", "-h")
 _FLAGS: Final = {"--json": "as_json", "--deep": "deep", "--collective": "collective"}

@@ -7,18 +7,24 @@ has a note of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final
 
-from entrypoint import compilers, seal
-from entrypoint.devices import Devices, cpu_name
-from entrypoint.settings import Settings, describe
-from entrypoint.spec import ImageSpec
+from entrypoint import compilers, digest, seal
+from entrypoint.devices import cpu_name
+from entrypoint.light import TYPE_CHECKING, suppress
+from entrypoint.settings import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, Final
+
+    from _typeshed import StrPath
+
+    from entrypoint.devices import Devices
+    from entrypoint.settings import Settings
+    from entrypoint.spec import ImageSpec
 
 CACHE_SCHEMA: Final = 1
 LIFETIME: Final = 24 * 3600.0  # seconds; cluster-health-scanner, GKE's, trusts a node check for as long
@@ -33,13 +39,15 @@ DECIDING: Final = (
     *("AITER_", "AMD_", "AOTRITON_", "GPU_", "HIP", "HSA_", "MIOPEN_", "ROCBLAS_", "ROCM_", "ROCR_"),
 )
 _LARGEST: Final = 1 << 20
+# Beside this package in an image: the digests of the sources as they were built.
+SOURCES: Final = "sources.sha256"
 
-Key = dict[str, Any]
+Key = dict[str, "Any"]
 
 
 def key_of(  # noqa: PLR0913 - all that a verdict depends on
     spec: ImageSpec,
-    home: Path,
+    home: StrPath,
     devices: Devices,
     settings: Settings,
     environ: dict[str, str],
@@ -77,30 +85,39 @@ def load_deepest(directory: str, key: Key, note: Callable[[str], None]) -> dict[
     return load(directory, key, note)
 
 
-def _content(home: Path) -> str:
+def _content(home: StrPath) -> str:
     """A digest of what was installed: this package, the image's spec, and the name of each installed distribution.
 
-    The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent.
+    The names carry the versions, so a derived image that upgrades torch does not inherit the verdict of its parent. Of
+    a source it takes size and time, which Python goes by as well when it runs what it has compiled: to read all sources
+    takes half as long as Python's own start. An image has SOURCES too, since its builder may give all files one time.
     """
-    digest = hashlib.sha256()
-    sources = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(home / "entrypoint")
-        for name in names
-        if name.endswith(".py")
-    ]
-    for path in sorted([str(home / "image.json"), *sources]):
-        with open(path, "rb", buffering=0) as file:
-            digest.update(path.removeprefix(str(home)).encode() + b"\0" + file.read() + b"\0")
-    digest.update("\n".join(compilers.software()).encode())
-    return digest.hexdigest()
+    sources = sorted(_sources(os.path.join(home, "entrypoint")))
+    texts = [_text(os.path.join(home, name)) for name in ("image.json", SOURCES)]
+    return digest.of_value([texts, sources, compilers.software()])
+
+
+def _sources(folder: str) -> Iterator[tuple[str, int, int]]:
+    """Path, size and time of each source; what Python has compiled is none."""
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".py"):
+            found = entry.stat()
+            yield entry.path, found.st_size, found.st_mtime_ns
+        elif entry.is_dir() and entry.name != "__pycache__":
+            yield from _sources(entry.path)
+
+
+def _text(path: str) -> str | None:
+    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        return file.read()
+    return None
 
 
 def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any] | None:
     """The report kept for `key`, or None. Whatever is wrong with a file is passed to `note` in a sentence."""
     path = _path(directory, key)
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             text = file.read(_LARGEST + 1)
     except FileNotFoundError:
         return None
@@ -145,15 +162,10 @@ def save(directory: str, key: Key, report: dict[str, Any], note: Callable[[str],
         note(f"The verdict could not be kept in {directory} ({error.strerror}): the next start checks again.")
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: StrPath, text: str) -> None:
     """Write a file so that a reader sees the old or the new text, never half of it. Raises OSError."""
     seal.replace(str(path), text.encode())
 
 
-def _path(directory: str, key: Key) -> Path:
-    return Path(directory) / f"{digest_of(key)}.json"
-
-
-def digest_of(value: object) -> str:
-    """Of a value as JSON, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+def _path(directory: str, key: Key) -> str:
+    return os.path.join(directory, f"{digest.of_value(key)}.json")

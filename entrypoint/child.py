@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Final, Generic, TypeVar
 
 from entrypoint import activity, devices, limits
@@ -54,7 +53,7 @@ class Worker(Generic[W]):
     Use as a context manager: leaving it ends the whole process group.
     """
 
-    def __init__(self, home: Path, module: str, arguments: Sequence[str], environ: dict[str, str], outcome: W) -> None:
+    def __init__(self, home: str, module: str, arguments: Sequence[str], environ: dict[str, str], outcome: W) -> None:
         self.outcome = outcome
         self._step_began = time.monotonic()
         self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
@@ -165,7 +164,7 @@ class Worker(Generic[W]):
 class Child(Worker[Outcome]):
     """One `python -m entrypoint.probe`: a backend is measured on a device."""
 
-    def __init__(self, home: Path, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
+    def __init__(self, home: str, backend: str, device: str, environ: dict[str, str], share: Share) -> None:
         arguments = ["--backend", backend, "--device", device]
         arguments += ["--jobs", str(share.jobs), "--seconds", f"{share.seconds:.3f}", "--depth", share.depth]
         arguments += ["--shape", share.shape] if share.shape else []
@@ -196,12 +195,12 @@ def spawn(
     return process, os.fdopen(events, "rb", buffering=0)
 
 
-def with_our_package(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def with_our_package(home: str, environ: Mapping[str, str]) -> dict[str, str]:
     """The user's own environment, as CMD will have it; our package comes first, whatever PYTHONPATH holds."""
-    paths = [str(home), *filter(None, [environ.get("PYTHONPATH")])]
+    paths = [home, *filter(None, [environ.get("PYTHONPATH")])]
     return {**environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
-def _environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def _environment(home: str, environ: Mapping[str, str]) -> dict[str, str]:
     # Threads of torch that wait by spinning tripled the check's time on a busy CPU; CMD's own setting is not touched.
     return with_our_package(home, {"OMP_WAIT_POLICY": "passive", **environ})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-from entrypoint.devices import AMD, NVIDIA, Closed, Devices, older
+from entrypoint.devices import AMD, NVIDIA, older
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.light import dataclass
-from entrypoint.settings import AUTO, FORWARD_ONLY, Settings
-from entrypoint.spec import BackendSpec, ImageSpec
+from entrypoint.light import TYPE_CHECKING, dataclass
+from entrypoint.settings import AUTO, FORWARD_ONLY
 
 if TYPE_CHECKING:
+    from typing import Final
+
+    from entrypoint.devices import Closed, Devices
     from entrypoint.events import DeviceFacts
+    from entrypoint.settings import Settings
+    from entrypoint.spec import BackendSpec, ImageSpec
 
 
 @dataclass(frozen=True, kw_only=True)

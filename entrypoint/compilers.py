@@ -11,18 +11,22 @@ absolute paths into their files (Triton 3.6), so they always get the path in LOC
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
-import json
+import functools
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
 
-from entrypoint import seal
-from entrypoint.devices import Devices
+from entrypoint import digest, seal
+from entrypoint.light import TYPE_CHECKING, dataclass, field, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Final
+
+    from entrypoint.devices import Devices
+
+    Note = Callable[[str], None]
 
 # The folder of each compiler, by its variable. An image's own ENV has LOCAL/<folder>, which counts as not chosen.
 FOLDERS: Final = {
@@ -42,21 +46,20 @@ UNKNOWN: Final = "unknown"
 LIMITS: Final = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "HSA_OVERRIDE_GFX_VERSION")
 ROOM: Final = 64 << 20  # bytes that must be free
 
-Note = Callable[[str], None]
 
-
-class Kept(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Kept:
     """The folder of the compilers at `path`, the `variables` that tell them so, and what an earlier check sealed in it.
 
     `path` is None when they keep what the user gave them.
     """
 
-    path: str | None
-    variables: Mapping[str, str]
-    sealed: seal.Seal
+    path: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    sealed: seal.Seal = field(default_factory=dict)
 
 
-NONE: Final = Kept(None, {}, {})
+NONE: Final = Kept()
 
 
 def identity(devices: Devices, cpu: str | None, environ: Mapping[str, str]) -> str | None:
@@ -69,17 +72,18 @@ def identity(devices: Devices, cpu: str | None, environ: Mapping[str, str]) -> s
         return None
     hardware = [cpu] if cpu is not None else [devices.driver, *names]
     decides = [sys.version, software(), hardware, [environ.get(name) for name in LIMITS]]
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+    return digest.of_value(decides)
 
 
-def software() -> list[str]:
+@functools.cache  # a start asks for its compilers' folder, and for its verdict
+def software() -> tuple[str, ...]:
     """The names of what is installed, which carry the versions; `site` is not loaded here (`-S`)."""
     lib = os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "lib")
     found: list[str] = []
     for python in sorted(name for name in _listed(lib) if name.startswith("python3")):
         folder = os.path.join(lib, python, "site-packages")
         found += sorted(name for name in _listed(folder) if name.endswith((".dist-info", ".egg-link", ".pth")))
-    return found
+    return tuple(found)
 
 
 def _listed(folder: str) -> list[str]:
@@ -139,7 +143,8 @@ def unproved(kept: Kept) -> bool:
 
 
 def _kept(path: str, shown: str, ours: Iterable[str], sealed: seal.Seal) -> Kept:
-    return Kept(path, {variable: f"{shown}/{FOLDERS[variable]}" for variable in ours}, sealed)
+    variables = {variable: f"{shown}/{FOLDERS[variable]}" for variable in ours}
+    return Kept(path=path, variables=variables, sealed=sealed)
 
 
 def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
@@ -148,7 +153,7 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
     Raises OSError when it cannot be written or has less than `room` bytes, ValueError when it must not be used.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.mkdir(path, 0o700)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
@@ -163,7 +168,7 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
     if space.f_bavail * space.f_frsize < room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     for seed in () if sealed else seeds:
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             if sealed := seal.copy(seed, path):
                 break
     return sealed
@@ -171,13 +176,13 @@ def _opened(path: str, seeds: Sequence[str] = (), room: int = 0) -> seal.Seal:
 
 def _linked(link: str, path: str) -> str:
     """`link`, once it leads to `path`; `path` itself where it leads elsewhere, and another start may be at work."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.makedirs(os.path.dirname(link), exist_ok=True)
         if not os.path.exists(link):
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(link)  # it leads to what is gone
             os.symlink(path, link)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if os.lstat(link).st_uid == os.geteuid() and os.readlink(link) == path:
             return link
     return path

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
 
 from entrypoint import kfd
-from entrypoint.light import dataclass
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
+
+    from _typeshed import StrPath
 
 NVIDIA: Final = "nvidia"
 AMD: Final = "amd"
-_DRIVER: Final = re.compile(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s")
-_FIELD: Final = re.compile(r"^([^:\n]+?)[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_NODE: Final = re.compile(r"^nvidia(\d+)$")
+_NODE: Final = "nvidia"  # and the minor number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,67 +61,76 @@ class Devices:
         return bool(self.usable) and all(gpu.uuid and "?" not in gpu.uuid for gpu in self.usable)
 
 
-def look(environ: Mapping[str, str], root: Path = Path("/"), vendor: str | None = NVIDIA) -> Devices:
+def look(environ: Mapping[str, str], root: StrPath = "/", vendor: str | None = NVIDIA) -> Devices:
     """The GPUs of a vendor under `root` (a parameter so that tests can lay out a tree of their own)."""
     return _look_amd(environ, root) if vendor == AMD else _look_nvidia(environ, root)
 
 
-def _look_nvidia(environ: Mapping[str, str], root: Path) -> Devices:
-    listed = tuple(sorted(_listed(root / "proc/driver/nvidia/gpus"), key=lambda gpu: gpu.minor))
-    nodes = _nodes(root / "dev")
+def _look_nvidia(environ: Mapping[str, str], root: StrPath) -> Devices:
+    listed = tuple(sorted(_listed(os.path.join(root, "proc/driver/nvidia/gpus")), key=lambda gpu: gpu.minor))
+    nodes = _nodes(root)
     given = tuple(gpu for gpu in listed if gpu.minor in nodes)
     # WSL has one /dev/dxg for all GPUs and no node for each.
-    count = len(nodes) or int((root / "dev/dxg").exists())
+    count = len(nodes) or _there(root, "dev/dxg")
     selection = environ.get("CUDA_VISIBLE_DEVICES")
     if selection is not None:
         count = min(count, _selected(selection))
-    driver = _driver(root / "proc/driver/nvidia/version")
-    others = bool(kfd.gpus(root)) and (root / "dev/kfd").exists()
+    driver = _driver(os.path.join(root, "proc/driver/nvidia/version"))
+    others = bool(kfd.gpus(root)) and _there(root, "dev/kfd")
     return Devices(driver=driver, listed=listed, count=count, usable=given, others=others)
 
 
-def _look_amd(environ: Mapping[str, str], root: Path) -> Devices:
+def _look_amd(environ: Mapping[str, str], root: StrPath) -> Devices:
     """ROCm opens /dev/kfd, and for each GPU the render node that the driver's topology names."""
     every = kfd.gpus(root)
     listed = tuple(Gpu(minor=gpu.render_minor, name=f"AMD {gpu.arch}", uuid=gpu.uuid) for gpu in every)
-    control, render = root / "dev/kfd", {gpu.minor: root / f"dev/dri/renderD{gpu.minor}" for gpu in listed}
+    control, render = "dev/kfd", {gpu.minor: f"dev/dri/renderD{gpu.minor}" for gpu in listed}
     closed = tuple(
-        Closed(path=f"/{path.relative_to(root)}", group=path.stat().st_gid)
-        for path in (control, *render.values())
-        if path.exists() and not _opens(path)
+        Closed(path=f"/{node}", group=os.stat(os.path.join(root, node)).st_gid)
+        for node in (control, *render.values())
+        if _there(root, node) and not _opens(root, node)
     )
-    usable = tuple(gpu for gpu in listed if _opens(render[gpu.minor])) if _opens(control) else ()
+    usable = tuple(gpu for gpu in listed if _opens(root, render[gpu.minor])) if _opens(root, control) else ()
     # WSL has one /dev/dxg for all GPUs, and no KFD.
-    count = len(usable) or int((root / "dev/dxg").exists())
+    count = len(usable) or _there(root, "dev/dxg")
     # ROCr's own selection comes first; HIP takes from what is left, by its own variable or else by CUDA's.
     hip = environ.get("HIP_VISIBLE_DEVICES", environ.get("CUDA_VISIBLE_DEVICES"))
     for selection in (environ.get("ROCR_VISIBLE_DEVICES"), hip):
         if selection is not None:
             count = min(count, _selected(selection))
-    others = bool(_nodes(root / "dev"))
+    others = bool(_nodes(root))
     return Devices(driver=kfd.driver(root), listed=listed, count=count, usable=usable, closed=closed, others=others)
 
 
-def _opens(path: Path) -> bool:
-    return os.access(path, os.R_OK | os.W_OK)
+def _there(root: StrPath, node: str) -> bool:
+    return os.path.exists(os.path.join(root, node))
 
 
-def _listed(folder: Path) -> list[Gpu]:
+def _opens(root: StrPath, node: str) -> bool:
+    return os.access(os.path.join(root, node), os.R_OK | os.W_OK)
+
+
+def _listed(folder: str) -> list[Gpu]:
     found = []
-    for information in folder.glob("*/information"):
-        fields = dict(_FIELD.findall(_text(information)))
+    for name in _names(folder):
+        fields = _fields(_text(os.path.join(folder, name, "information")))
         minor = fields.get("Device Minor", "")
         if minor.isdigit():
             found.append(Gpu(minor=int(minor), name=fields.get("Model", ""), uuid=fields.get("GPU UUID", "")))
     return found
 
 
-def _nodes(folder: Path) -> frozenset[int]:
+def _nodes(root: StrPath) -> frozenset[int]:
+    """The minor numbers of NVIDIA's device nodes."""
+    minors = (name.removeprefix(_NODE) for name in _names(os.path.join(root, "dev")) if name.startswith(_NODE))
+    return frozenset(int(minor) for minor in minors if minor.isdecimal())
+
+
+def _names(folder: str) -> list[str]:
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except OSError:
-        return frozenset()
-    return frozenset(int(match.group(1)) for match in map(_NODE.match, names) if match)
+        return []
 
 
 def _selected(selection: str) -> int:
@@ -133,14 +143,27 @@ def _selected(selection: str) -> int:
     return count
 
 
-def _driver(path: Path) -> str | None:
-    match = _DRIVER.search(_text(path))
-    return match.group(1) if match else None
+def _driver(path: str) -> str | None:
+    """The version in a line such as "NVRM version: NVIDIA UNIX x86_64 Kernel Module  525.60.13  Tue Nov …"."""
+    words = _text(path).partition("Kernel Module")[2].partition("\n")[0].split()
+    return next(filter(_is_version, words), None)
 
 
-def _text(path: Path) -> str:
+def _is_version(word: str) -> bool:
+    parts = word.split(".")
+    return len(parts) in (2, 3) and all(part.isdecimal() for part in parts)
+
+
+def _fields(text: str) -> dict[str, str]:
+    """What stands before and behind the colon of each line."""
+    lines = (line.partition(":") for line in text.split("\n"))
+    return {name.rstrip(" \t"): value.strip(" \t") for name, colon, value in lines if name and colon}
+
+
+def _text(path: str) -> str:
     try:
-        return path.read_text(errors="replace")
+        with open(path, errors="replace") as file:
+            return file.read()
     except OSError:
         return ""
 
@@ -154,7 +177,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def cpu_name(root: Path = Path("/")) -> str:
+@functools.cache  # as for entrypoint.compilers.software
+def cpu_name(root: StrPath = "/") -> str:
     """The processor's model and feature flags."""
     fields = _first_core(root)
     return (
@@ -162,15 +186,15 @@ def cpu_name(root: Path = Path("/")) -> str:
     )
 
 
-def processor(root: Path = Path("/")) -> str:
+def processor(root: StrPath = "/") -> str:
     """The processor's model alone, for a sentence."""
     return _first_core(root).get("model name") or os.uname().machine
 
 
-def _first_core(root: Path) -> dict[str, str]:
+def _first_core(root: StrPath) -> dict[str, str]:
     """Only the first core's lines are read, as the file is long on servers."""
     try:
-        with (root / "proc/cpuinfo").open(errors="replace") as file:
-            return dict(_FIELD.findall(file.read(8192).split("\n\n")[0]))
+        with open(os.path.join(root, "proc/cpuinfo"), errors="replace") as file:
+            return _fields(file.read(8192).split("\n\n")[0])
     except OSError:
         return {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from entrypoint.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from entrypoint.arguments import Invocation
 
 
 class EntrypointError(Exception):
-    """Base of the errors that `entrypoint.main` turns into an exit code."""
+    """Base of the errors that `entrypoint.main` turns into an exit code: this one is the check's own failure."""
+
+    code = 95
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(f"{what} {advice}")
@@ -18,7 +20,9 @@ class EntrypointError(Exception):
 
 
 class ConfigError(EntrypointError):
-    """The request can never work with this image: exit code 90."""
+    """The request can never work with this image."""
+
+    code = 90
 
 
 class UsageError(ConfigError):
@@ -30,7 +34,9 @@ class UsageError(ConfigError):
 
 
 class MismatchError(EntrypointError):
-    """This machine cannot run this image: exit code 91."""
+    """This machine cannot run this image."""
+
+    code = 91
 
 
 class NoBackendError(EntrypointError):
@@ -43,7 +49,7 @@ class NoBackendError(EntrypointError):
 
 
 class BrokenImageError(EntrypointError):
-    """The files of the check itself are missing or unreadable: exit code 95."""
+    """The files of the check itself are missing or unreadable."""
 
 
 class LaunchError(EntrypointError):

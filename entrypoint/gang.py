@@ -15,7 +15,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Final
 
 from entrypoint.child import spawn, with_our_package
@@ -100,7 +99,7 @@ class Process:
 class Gang:
     """The ranks of this parent. Use as a context manager: leaving it ends every one with all that it started."""
 
-    def __init__(self, home: Path, device: str, environ: Mapping[str, str], group: Starting, seconds: float) -> None:
+    def __init__(self, home: str, device: str, environ: Mapping[str, str], group: Starting, seconds: float) -> None:
         self._started = time.monotonic()
         self._deadline = self._started + seconds
         self._ranks = Ranks(world_size=group.world_size, ours=tuple(group.ranks), seconds=seconds)

@@ -7,23 +7,27 @@ every start, also of one whose verdict is remembered, so it must be quick.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Final
+
+from entrypoint.light import TYPE_CHECKING, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final
+
+    from _typeshed import StrPath
 
 DIRECTORY: Final = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"
 # Beside this package in an image. In it, FA4 has a directory for each version of its sources and, there, for each use.
 PREBUILT: Final = "fa4-cache"
 
 
-def seed(home: Path, environ: Mapping[str, str]) -> str | None:
+def seed(home: StrPath, environ: Mapping[str, str]) -> str | None:
     """Link the kernels that the image under `home` brings into FA4's directory; a sentence when that is impossible.
 
     An entry that is there already stays. Nothing to do in an image without FA4, or outside of an image.
     """
-    prebuilt, directory = home / PREBUILT, environ.get(DIRECTORY)
+    prebuilt, directory = os.path.join(home, PREBUILT), environ.get(DIRECTORY)
     if not directory:
         return None
     try:
@@ -40,6 +44,8 @@ def compiled(environ: Mapping[str, str]) -> frozenset[str]:
     Those that a run adds to it are those that it had to compile, since no key of the image's fitted: another version
     of FA4, Python or CuTe DSL, or a variant that was not prebuilt.
     """
+    from pathlib import Path  # not for a start that remembers
+
     directory = Path(environ.get(DIRECTORY) or os.devnull)
     return frozenset(str(kernel) for kernel in directory.glob("**/*.o") if not kernel.is_symlink())
 
@@ -47,5 +53,5 @@ def compiled(environ: Mapping[str, str]) -> frozenset[str]:
 def _link(names: Sequence[str], source: str, target: str) -> None:
     os.makedirs(target, exist_ok=True)
     for name in names:
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             os.symlink(os.path.join(source, name), os.path.join(target, name))

@@ -6,10 +6,14 @@ kfd_topology.c and files that people published (such as in ROCm/rocm-cli#343); i
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
+import os
 
-from entrypoint.light import dataclass
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from _typeshed import StrPath
 
 TOPOLOGY: Final = "sys/class/kfd/kfd/topology/nodes"
 MODULE: Final = "sys/module/amdgpu"
@@ -25,24 +29,26 @@ class KfdGpu:
     render_minor: int
 
 
-def gpus(root: Path = Path("/")) -> tuple[KfdGpu, ...]:
+def gpus(root: StrPath = "/") -> tuple[KfdGpu, ...]:
     """The GPUs in the order of their nodes, which is that of ROCr's indices.
 
     In a container the driver refuses to show the properties of a GPU whose device node the control group forbids
     (EPERM); such a GPU is left out, as ROCr leaves it out.
     """
+    nodes = os.path.join(root, TOPOLOGY)
     try:
-        folders = sorted((root / TOPOLOGY).iterdir(), key=lambda folder: int(folder.name))
+        names = sorted(os.listdir(nodes), key=int)
     except (OSError, ValueError):
         return ()
-    found = (_gpu(folder / "properties") for folder in folders)
+    found = (_gpu(os.path.join(nodes, name, "properties")) for name in names)
     return tuple(gpu for gpu in found if gpu is not None)
 
 
-def _gpu(path: Path) -> KfdGpu | None:
+def _gpu(path: str) -> KfdGpu | None:
     """None for a processor, which has no SIMD units, and for what cannot be read."""
     try:
-        pairs = (line.split() for line in path.read_text().splitlines())
+        with open(path) as file:
+            pairs = [line.split() for line in file]
         properties = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
     except (OSError, ValueError):
         return None
@@ -59,12 +65,13 @@ def gfx(version: int) -> str:
     return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
 
 
-def driver(root: Path = Path("/")) -> str | None:
+def driver(root: StrPath = "/") -> str | None:
     """The version of AMD's own amdgpu module; of the one that comes with Linux, which has none, that of Linux."""
     for name in (f"{MODULE}/version", "proc/sys/kernel/osrelease"):
         try:
-            if (root / MODULE).is_dir():
-                return (root / name).read_text().strip()
+            if os.path.isdir(os.path.join(root, MODULE)):
+                with open(os.path.join(root, name)) as file:
+                    return file.read().strip()
         except OSError:
             continue
     return None

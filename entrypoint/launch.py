@@ -6,10 +6,13 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
 
 from entrypoint.errors import LaunchError
+from entrypoint.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Final
 
 from entrypoint.errors import MismatchError
-from entrypoint.light import dataclass
+from entrypoint.light import TYPE_CHECKING, dataclass, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Final
+
+    from _typeshed import StrPath
 
 NAME: Final = "libcuda.so.1"
+_UNNAMED: Final = "libcuda.so"
 # Folders that the loader looks in by itself, on Debian, after its cache.
 _MULTIARCH: Final = f"{os.uname().machine}-linux-gnu"
 _DEFAULT: Final = (f"/usr/lib/{_MULTIARCH}", f"/lib/{_MULTIARCH}", "/usr/lib", "/lib")
@@ -27,8 +31,8 @@ _ELSEWHERE: Final = (
     *("/usr/lib64", "/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/local/glibc/usr/lib"),
     *("/usr/lib/wsl/lib", "/run/opengl-driver/lib", "/usr/local/cuda/compat"),
 )
-_CACHED: Final = re.compile(rb"/[^\0]*/libcuda\.so\.1(?=\0)")
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+_CACHED: Final = rb"/[^\0]*/libcuda\.so\.1(?=\0)"
+_ESCAPED: Final = r"\\([0-7]{3})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Library:
     nameless: str | None = None
 
 
-def find(environ: Mapping[str, str], root: Path = Path("/")) -> Library:
+def find(environ: Mapping[str, str], root: StrPath = "/") -> Library:
     """Look for the library under `root`. What the user has set stays: Triton's variable, the front of the loader's."""
     cached = _cached(root)
     if cached is not None:
@@ -51,7 +55,7 @@ def find(environ: Mapping[str, str], root: Path = Path("/")) -> Library:
     listed = [folder for folder in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
     mounted = list(_mounted(root))
     candidates = (*listed, *_DEFAULT, *mounted, *_ELSEWHERE)
-    folder = next((each for each in candidates if _at(root, each, NAME).exists()), None)
+    folder = next((each for each in candidates if os.path.exists(_at(root, each, NAME))), None)
     if folder is None:
         return Library(folder=None, variables={}, nameless=_nameless(root, mounted))
     variables = {} if environ.get("TRITON_LIBCUDA_PATH") else {"TRITON_LIBCUDA_PATH": folder}
@@ -60,42 +64,45 @@ def find(environ: Mapping[str, str], root: Path = Path("/")) -> Library:
     return Library(folder=folder, variables=variables)
 
 
-def _cached(root: Path) -> str | None:
+def _cached(root: StrPath) -> str | None:
     """The folder of a library that the loader's cache lists; an old cache may list one that is not there."""
     try:
-        paths = _CACHED.findall((root / "etc/ld.so.cache").read_bytes())
+        with open(os.path.join(root, "etc/ld.so.cache"), "rb") as file:
+            paths = re.findall(_CACHED, file.read())
     except OSError:
         return None
     folders = (os.path.dirname(os.fsdecode(path)) for path in paths)
-    return next((folder for folder in folders if _at(root, folder, NAME).exists()), None)
+    return next((folder for folder in folders if os.path.exists(_at(root, folder, NAME))), None)
 
 
-def _mounted(root: Path) -> Iterator[str]:
+def _mounted(root: StrPath) -> Iterator[str]:
     """The folders into which the driver's libraries were mounted, one by one (CDI) or as a folder of them."""
     try:
-        lines = (root / "proc/self/mountinfo").read_text().splitlines()
+        with open(os.path.join(root, "proc/self/mountinfo")) as file:
+            lines = file.read().splitlines()
     except OSError:
         return
     for line in lines:
-        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), line.split()[4])
+        point = re.sub(_ESCAPED, lambda match: chr(int(match[1], 8)), line.split()[4])
         if point.startswith(("/proc", "/sys", "/dev")):
             continue
-        if os.path.basename(point).startswith("libcuda.so"):
+        if os.path.basename(point).startswith(_UNNAMED):
             yield os.path.dirname(point)
         else:
             yield from (point, os.path.join(point, "lib64"), os.path.join(point, "lib"))
 
 
-def _nameless(root: Path, mounted: list[str]) -> str | None:
+def _nameless(root: StrPath, mounted: list[str]) -> str | None:
     for folder in (*_DEFAULT, *mounted):
-        found = sorted(_at(root, folder, "").glob("libcuda.so.*"))
-        if found:
-            return os.path.join(folder, found[0].name)
+        with suppress(OSError):
+            names = sorted(name for name in os.listdir(_at(root, folder, "")) if name.startswith(f"{_UNNAMED}."))
+            if names:
+                return os.path.join(folder, names[0])
     return None
 
 
-def _at(root: Path, folder: str, name: str) -> Path:
-    return root / folder.lstrip("/") / name
+def _at(root: StrPath, folder: str, name: str) -> str:
+    return os.path.join(root, folder.lstrip("/"), name)
 
 
 def require(library: Library, environ: Mapping[str, str]) -> None:

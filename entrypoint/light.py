@@ -1,8 +1,10 @@
-"""`dataclass`, `field` and `replace` for the modules that every start loads, made without code that is compiled then.
+"""`dataclass`, `suppress` and more of the standard library's, for the modules that every start loads.
 
-The standard library's write the source of each class's methods and compile it, and import `inspect` for that: 15 ms of
+`dataclasses` writes the source of each class's methods and compiles it, and imports `inspect` for that: 15 ms of
 processor time for the classes of a start, which is twice what Python itself takes. These take keywords alone. A type
 checker sees the standard library's, and so does who asks for fields: `dataclasses.asdict` and `replace` work.
+
+TYPE_CHECKING is `typing`'s, which takes 2 ms: what only a type checker needs is imported under it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import suppress
     from dataclasses import dataclass, field, replace
 else:
 
@@ -67,13 +70,13 @@ else:
                 raise TypeError(f"{cls.__name__} has no {', '.join(given)}")
 
         def __eq__(self, other):
-            return self.__dict__ == other.__dict__ if other.__class__ is self.__class__ else NotImplemented
+            return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
 
         def __repr__(self):
-            return f"{cls.__qualname__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in names)})"
+            return f"{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in _values(self).items())})"
 
         def __hash__(self):
-            return hash(tuple(self.__dict__[name] for name in names))
+            return hash(tuple(_values(self).values()))
 
         def __setattr__(self, name, value):
             raise AttributeError(f"cannot assign to field {name!r}")
@@ -85,9 +88,25 @@ else:
         cls.__dataclass_fields__ = _Fields(names, defaults)
         return cls
 
+    class suppress:  # noqa: N801  (the standard library's name)
+        """These errors end the block, and nothing else: without what else `contextlib` loads and makes."""
+
+        def __init__(self, *errors):
+            self.errors = errors
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, *_):
+            return kind is not None and issubclass(kind, self.errors)
+
     def replace(value, **changes):
         """The same value with these fields changed."""
-        return value.__class__(**{**value.__dict__, **changes})
+        return value.__class__(**{**_values(value), **changes})
+
+    def _values(value):
+        """Those of its fields: a `cached_property` is in its `__dict__` too."""
+        return {name: value.__dict__[name] for name in value.__class__.__annotations__}
 
 
-__all__ = ["dataclass", "field", "replace"]
+__all__ = ["dataclass", "field", "replace", "suppress"]

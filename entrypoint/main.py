@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from entrypoint import launch, libcuda
+from entrypoint import launch
 from entrypoint.arguments import asks_for_help, parse, usage
 from entrypoint.console import say
 from entrypoint.devices import NVIDIA
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, UsageError
-from entrypoint.judge.finding import Code
-from entrypoint.light import replace
+from entrypoint.light import TYPE_CHECKING, replace
 from entrypoint.pipeline import verdict
 from entrypoint.publish import publish
-from entrypoint.settings import DEFAULT_REPORT, Settings, read
-from entrypoint.spec import ImageSpec, from_json
+from entrypoint.settings import DEFAULT_REPORT, read
+from entrypoint.spec import from_json
 from entrypoint.start import HOME, Start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from entrypoint.settings import Settings
+    from entrypoint.spec import ImageSpec
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
-    spec = _spec(HOME / "image.json")
+    spec = _spec(os.path.join(HOME, "image.json"))
     if asks_for_help(argv):
         print(usage(spec), end="")
         return 0
@@ -55,6 +58,8 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         return _stop(start, error)
     path = launch.resolve(start.command, environ) if start.command else ""
     if spec.vendor == NVIDIA:
+        from entrypoint import libcuda
+
         start.library = libcuda.find(environ)
         environ.update(start.library.variables)
     start.keep_in(settings.cache)
@@ -63,9 +68,10 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     return _finish(start, settings, verdict(start, settings), path)
 
 
-def _spec(path: Path) -> ImageSpec:
+def _spec(path: str) -> ImageSpec:
     try:
-        return from_json(path.read_text())
+        with open(path, encoding="utf-8") as file:
+            return from_json(file.read())
     except (OSError, ValueError) as error:
         raise BrokenImageError(f"{path} cannot be read: {error}", "Rebuild or pull the image again.") from error
 
@@ -83,8 +89,7 @@ def _stop(start: Start, error: ConfigError) -> int:
 
     Not a verdict that ATTN_CHECK=warn goes past: nobody can say what was meant.
     """
-    report = start.refused(start.spec.default.name, Code.CONFIG, error.what, error.advice)
-    return publish(start, DEFAULT_REPORT, report)
+    return publish(start, DEFAULT_REPORT, start.refused(start.spec.default.name, error))
 
 
 def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 from entrypoint.child import Child, OnEvent, Share
 from entrypoint.choice import chosen, fallback, fits
@@ -26,7 +25,7 @@ class Check:
     """
 
     def __init__(
-        self, spec: ImageSpec, settings: Settings, home: Path, environ: dict[str, str], shape: str = ""
+        self, spec: ImageSpec, settings: Settings, home: str, environ: dict[str, str], shape: str = ""
     ) -> None:
         self._spec, self._settings, self._home, self._environ, self._shape = spec, settings, home, environ, shape
         self._started = time.monotonic()

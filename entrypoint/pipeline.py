@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
-from entrypoint import cache, libcuda
+from entrypoint import cache
 from entrypoint.choice import refuse_early
-from entrypoint.devices import Devices
-from entrypoint.errors import ConfigError, MismatchError, NoBackendError
-from entrypoint.judge.cause import cause
-from entrypoint.judge.finding import Code
-from entrypoint.light import replace
-from entrypoint.settings import AUTO, Settings
-from entrypoint.start import HOME, Start
+from entrypoint.errors import EntrypointError
+from entrypoint.light import TYPE_CHECKING, replace
+from entrypoint.settings import AUTO
+from entrypoint.start import HOME
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from entrypoint.auto.start import Auto
+    from entrypoint.devices import Devices
     from entrypoint.preflight.flight import Flight
+    from entrypoint.settings import Settings
+    from entrypoint.start import Start
 
 
 def verdict(start: Start, settings: Settings) -> dict[str, Any]:
@@ -39,18 +40,16 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
 
             report = measured(start, settings, devices, key)
         return _rehearsed(start, settings, key, _on_these_gpus(start, report))
-    except NoBackendError as error:
-        return start.refused(AUTO, Code(error.code), error.what, error.advice)
-    except ConfigError as error:
-        return start.refused(settings.backend, Code.CONFIG, error.what, error.advice)
-    except MismatchError as error:
-        return start.refused(settings.backend, Code.MISMATCH, error.what, error.advice)
+    except EntrypointError as error:
+        return start.refused(settings.backend, error)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
-        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
-        report = start.refused(settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
         import traceback
 
-        return {**report, "logs": [traceback.format_exc()]}
+        from entrypoint.judge.cause import cause
+
+        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
+        failure = EntrypointError(what, "Report it; ATTN_CHECK=warn goes past it.")
+        return {**start.refused(settings.backend, failure), "logs": [traceback.format_exc()]}
 
 
 def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:
@@ -108,6 +107,8 @@ def _refuse(start: Start, settings: Settings, devices: Devices) -> None:
         start.notes.append(f"{what}: {start.untimed}.")
     refuse_early(start.spec, settings, devices)
     if start.library:
+        from entrypoint import libcuda
+
         libcuda.require(start.library, start.environ)
 
 
@@ -148,7 +149,7 @@ def _on_these_gpus(start: Start, report: dict[str, Any]) -> dict[str, Any]:
     error = start.flight.error()
     if error is None:
         return report
-    refused = start.refused(report["backend"]["requested"], Code.CONFIG, error.what, error.advice)
+    refused = start.refused(report["backend"]["requested"], error)
     return {**report, **{key: refused[key] for key in ("verdict", "code", "reasons", "headline")}}
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from pathlib import Path
-from typing import Any, Final
 
 from entrypoint.cache import write_atomically
 from entrypoint.console import write
-from entrypoint.start import Start
+from entrypoint.light import TYPE_CHECKING, suppress
 from entrypoint.text import summary, to_json, to_text
 
-TERMINATION_LOG: Final = Path("/dev/termination-log")
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from entrypoint.start import Start
+
+TERMINATION_LOG: Final = "/dev/termination-log"
 
 
 def publish(start: Start, path: str, report: dict[str, Any]) -> int:
@@ -25,7 +27,7 @@ def publish(start: Start, path: str, report: dict[str, Any]) -> int:
     for name, target in start.arguments.files.items():
         _write_form(name, target, report)
     try:
-        write_atomically(Path(path), to_json(report))
+        write_atomically(path, to_json(report))
     except OSError as error:
         report["notes"].append(f"The report could not be written to {path} ({error.strerror}).")
     _tell_kubernetes(report)
@@ -51,7 +53,7 @@ def _write_form(name: str, target: str, report: dict[str, Any]) -> None:
 def _tell_kubernetes(report: dict[str, Any]) -> None:
     """The summary as the container's termination message."""
     # The file is never created: only Kubernetes provides it.
-    with contextlib.suppress(OSError), TERMINATION_LOG.open("r+", encoding="utf-8") as file:
+    with suppress(OSError), open(TERMINATION_LOG, "r+", encoding="utf-8") as file:
         file.truncate()
         file.write(summary(report))
 

@@ -5,24 +5,23 @@ Loaded only by a start that trains. Judging is entrypoint.judge.rehearsal.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint import cache, kernels_cache
+from entrypoint import cache, digest, kernels_cache
 from entrypoint.console import say
 from entrypoint.judge.finding import Code, Finding
+from entrypoint.light import TYPE_CHECKING, dataclass
 from entrypoint.preflight import model as models
 from entrypoint.preflight.facts import Facts
 from entrypoint.preflight.flight import Flight
 from entrypoint.rehearsal import configuration
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from entrypoint.rehearsal.events import RehearsalEvent
     from entrypoint.rehearsal.outcome import Rehearsal
 
@@ -44,7 +43,7 @@ class Wanted:
     """
 
     flight: Flight
-    home: Path
+    home: str
     environ: dict[str, str]
     seconds: float
     deadline: float
@@ -89,7 +88,7 @@ def _none(action: str, reason: str) -> tuple[dict[str, Any], Finding]:
     return rehearsal_part(action, None, finding), finding
 
 
-def _now(wanted: Wanted, file: Path) -> tuple[dict[str, Any], Finding]:
+def _now(wanted: Wanted, file: str) -> tuple[dict[str, Any], Finding]:
     from entrypoint.judge.rehearsal import judge
     from entrypoint.rehearsal_report import rehearsal_part
 
@@ -98,7 +97,7 @@ def _now(wanted: Wanted, file: Path) -> tuple[dict[str, Any], Finding]:
     return rehearsal_part(wanted.flight.request.action, outcome, finding), finding
 
 
-def _model(wanted: Wanted) -> tuple[Path | None, str]:
+def _model(wanted: Wanted) -> tuple[str | None, str]:
     """The model's config.json, or why there is nothing to rehearse."""
     facts = wanted.flight.facts
     reason = _unknown(facts) or configuration.why_not(facts.config.values)
@@ -123,19 +122,21 @@ def _unknown(facts: Facts) -> str | None:
     return "the model brings its own code (trust_remote_code)" if facts.on("trust_remote_code") else None
 
 
-def _key(wanted: Wanted, file: Path) -> cache.Key | None:
+def _key(wanted: Wanted, file: str) -> cache.Key | None:
     """The check's own, and what the run adds to it: its configuration under its flags, and its model's."""
     if wanted.key is None:
         return None
+    with open(file, "rb") as opened:
+        model = digest.of(opened.read())
     decides = {
-        "configuration": cache.digest_of(wanted.flight.facts.config.values),
-        "model": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "configuration": digest.of_value(wanted.flight.facts.config.values),
+        "model": model,
         "allowed": sorted(wanted.flight.allowed),
     }
     return {**wanted.key, "rehearsal": decides}
 
 
-def run(wanted: Wanted, file: Path) -> Rehearsal:
+def run(wanted: Wanted, file: str) -> Rehearsal:
     """Start the child and read it to its end, within what is left of the time limit."""
     from entrypoint.child import Worker
     from entrypoint.rehearsal.outcome import Rehearsal
@@ -144,7 +145,7 @@ def run(wanted: Wanted, file: Path) -> Rehearsal:
     backend = wanted.flight.backend or ""
     arguments = ["--config", facts.config.path, "--flags", json.dumps(wanted.flight.request.flags)]
     arguments += ["--merged", json.dumps(dict(facts.config.values), default=str)]
-    arguments += ["--model", str(file.parent), "--device", wanted.device, "--backend", backend]
+    arguments += ["--model", os.path.dirname(file), "--device", wanted.device, "--backend", backend]
     before = kernels_cache.compiled(wanted.environ)
     outcome = Rehearsal(device=wanted.device, backend=backend)
     worker = Worker(wanted.home, "entrypoint.rehearsal", arguments, _environment(wanted.environ), outcome)

@@ -7,14 +7,17 @@ in the next one.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import io
 import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from typing import Final
+
+from entrypoint.light import TYPE_CHECKING, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Final
 
 NAME: Final = "sealed.json"
 SCHEMA: Final = 1
@@ -70,7 +73,7 @@ def write(folder: str, before: Mapping[str, tuple[int, str]], settled: float = S
     seal = dict(before)
     for path, found in files(folder):
         if (path not in seal or path.startswith(REWRITTEN)) and found.st_mtime <= latest:
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 seal[path] = (found.st_size, digest_of(os.path.join(folder, path)))
     if seal != before:
         _save(folder, seal)
@@ -84,10 +87,10 @@ def copy(source: str, target: str) -> Seal:
     """
     seal = read(source)
     for path, (_, digest) in seal.items():
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             with open(os.path.join(source, path), "rb") as file:
                 content = file.read()
-            if hashlib.sha256(content).hexdigest() != digest and not path.startswith(REWRITTEN):
+            if _sha256(io.BytesIO(content)) != digest and not path.startswith(REWRITTEN):
                 raise ValueError(f"{path} is not as it was sealed")
             replace(os.path.join(target, path), content)
     if seal:
@@ -108,7 +111,7 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.relpath(whole, folder)
             if path == NAME or name.startswith(".") or path.endswith(LOCKS):
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 found = os.lstat(whole)
                 if stat.S_ISREG(found.st_mode):
                     yield path, found
@@ -117,7 +120,13 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 def digest_of(path: str) -> str:
     """The SHA-256 of a file. Raises OSError."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(file)
+
+
+def _sha256(file: io.BufferedIOBase) -> str:
+    import hashlib  # it loads OpenSSL, which a start that remembers its verdict does without
+
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace(path: str, content: bytes) -> None:
@@ -132,6 +141,6 @@ def replace(path: str, content: bytes) -> None:
             file.write(content)
         os.replace(temporary, path)
     except OSError:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(temporary)
         raise

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, cast
-
 from entrypoint.errors import ConfigError
-from entrypoint.light import dataclass
-from entrypoint.spec import ImageSpec
+from entrypoint.light import TYPE_CHECKING, dataclass
 from entrypoint.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Final, Literal
+
     from entrypoint.events import Depth
+    from entrypoint.spec import ImageSpec
+
+    CheckMode = Literal["enforce", "warn", "off"]
+    SlowMode = Literal["warn", "fail"]
+    RehearseMode = Literal["on", "off"]
 
 PREFIX: Final = "ATTN_"
 AUTO: Final = "auto"
@@ -19,10 +23,6 @@ DEFAULT_REPORT: Final = "/tmp/attn/report.json"
 DEFAULT_CACHE: Final = "/tmp/attn/cache"
 FORWARD_ONLY: Final = "forward-only"
 ALLOWABLE: Final = (FORWARD_ONLY,)  # and the ids of preflight rules
-
-CheckMode = Literal["enforce", "warn", "off"]
-SlowMode = Literal["warn", "fail"]
-RehearseMode = Literal["on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def describe(settings: Settings) -> dict[str, object]:
     """The settings that a verdict depends on, as JSON: what a cached verdict must have in common with this run."""
     return {
         "backend": settings.backend,
-        "slow": cast(str, settings.slow),
-        "depth": cast(str, settings.depth),
+        "slow": settings.slow,
+        "depth": settings.depth,
         "allow": sorted(settings.allow),
     }

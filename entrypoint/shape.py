@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 
-from entrypoint.events import Dtype
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from entrypoint.events import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Shape:
 
     def to_json(self) -> str:
         """For a child's command line."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
 
 def from_json(text: str) -> Shape:

@@ -6,9 +6,11 @@ The host side writes these types and the container reads them, so they live here
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from entrypoint.light import dataclass
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from typing import Any
 
 SPEC_SCHEMA = 1
 BANNER = "Generated from images.yaml by `nox -s render`; do not edit."

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 from entrypoint import compilers, kernels_cache
-from entrypoint.arguments import Invocation
-from entrypoint.devices import Devices, cpu_name, look
-from entrypoint.judge.finding import Code, Finding, VerdictName
-from entrypoint.light import dataclass, field
+from entrypoint.devices import cpu_name, look
+from entrypoint.light import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from entrypoint.arguments import Invocation
     from entrypoint.auto.start import Auto
+    from entrypoint.devices import Devices
+    from entrypoint.errors import EntrypointError
+    from entrypoint.judge.finding import VerdictName
     from entrypoint.libcuda import Library
     from entrypoint.preflight.flight import Flight
     from entrypoint.spec import ImageSpec
 
-HOME: Final = Path(__file__).resolve().parent.parent
+HOME: Final = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 @dataclass(kw_only=True)
@@ -70,29 +73,29 @@ class Start:
         """Let them use their folder in `directory`, or one of this container's own."""
         cpu = cpu_name() if self.spec.device == "cpu" else None
         name = compilers.identity(self.devices, cpu, self.environ)
-        self.keep(compilers.prepare(directory, str(HOME), name, self.given, self.notes.append))
+        self.keep(compilers.prepare(directory, HOME, name, self.given, self.notes.append))
 
     def shape(self) -> dict[str, Any] | None:
         """The attention calls of the run that follows, where its configuration and config.json tell them."""
         if self.flight is None:
             return None
-        from dataclasses import asdict
-
         from entrypoint.preflight.shape import shape_of
 
         shape = shape_of(self.flight.facts)
-        return asdict(shape) if shape else None
+        return dict(vars(shape)) if shape else None
 
     def known(self) -> dict[str, Any] | None:
         """What is known of the run that follows and decides what is checked."""
         known = {**(self.auto.key if self.auto else {}), "shape": self.shape()}
         return {name: value for name, value in known.items() if value}
 
-    def refused(self, requested: str, code: Code, what: str, advice: str) -> dict[str, Any]:
+    def refused(self, requested: str, error: EntrypointError) -> dict[str, Any]:
         """The report of a start in which nothing was measured."""
+        from entrypoint.judge.finding import Code, Finding
         from entrypoint.report import build
 
+        code = Code(error.code)
         verdict: VerdictName = "FAIL" if code in {Code.WRONG, Code.GPU_FAULT} else "NOT_CHECKED"
-        finding = Finding(verdict=verdict, code=code, what=what, advice=advice)
+        finding = Finding(verdict=verdict, code=code, what=error.what, advice=error.advice)
         report = build(self.spec, requested, [], [finding], self.seconds)
         return {**report, "notes": [*report["notes"], *self.notes]}

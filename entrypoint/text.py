@@ -6,28 +6,37 @@ Several GPUs take no more lines than one: what is the same on all of them is sai
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast
 
 from entrypoint.console import NAME
-from entrypoint.judge.cause import cause
-from entrypoint.judge.health import held_back, state
+from entrypoint.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, Final
+
     from entrypoint.events import HealthEvent
 
 SUMMARY_BYTES: Final = 4096
 SHOWN: Final = 6  # failing cases in the text; the JSON has them all
 
 # What entrypoint.report builds: JSON of the contract's schema 1.
-Report = dict[str, Any]
-Row = dict[str, Any]
+Report = dict[str, "Any"]
+Row = dict[str, "Any"]
 
 
 def to_json(report: Report) -> str:
-    return json.dumps(report, indent=2, default=str) + "\n"
+    """Each part on its line, and each item of a list, so that it can be read and compared by lines.
+
+    `json` indents in Python, and takes ten times as long.
+    """
+    encode = json.JSONEncoder(default=str).encode
+    return "{\n" + ",\n".join(f"  {encode(name)}: {_part(part, encode)}" for name, part in report.items()) + "\n}\n"
+
+
+def _part(part: object, encode: Callable[[object], str]) -> str:
+    if not isinstance(part, list) or not part:
+        return encode(part)
+    return "[\n" + ",\n".join(f"    {encode(item)}" for item in part) + "\n  ]"
 
 
 def to_text(report: Report) -> str:
@@ -174,7 +183,11 @@ def _gpus(report: Report) -> list[str]:
 def _health(report: Report) -> list[str]:
     """One GPU's sensors under load; of several, the range of temperatures and who was held back by what."""
     known = {gpu["device"]: _sensors(health) for gpu in report["gpus"] if (health := gpu["facts"].get("health"))}
-    if len(known) <= 1:
+    if not known:
+        return []
+    from entrypoint.judge.health import held_back, state  # not for a CPU
+
+    if len(known) == 1:
         return [_line("health", state(health)) for health in known.values()]
     degrees = [health.temperature for health in known.values() if health.temperature is not None]
     parts = [f"{_range(degrees, '.0f')} °C"] if degrees else []
@@ -187,7 +200,9 @@ def _health(report: Report) -> list[str]:
 
 def _sensors(health: Row) -> HealthEvent:
     """The facts in a report by their names: all that `state` reads, without the types of the child's events."""
-    return cast("HealthEvent", SimpleNamespace(**health))
+    from types import SimpleNamespace
+
+    return SimpleNamespace(**health)  # type: ignore[return-value]
 
 
 def _backend(report: Report) -> list[str]:
@@ -221,7 +236,7 @@ def _cases(report: Report) -> list[str]:
     lines = []
     if cases:
         passed = sum(case["status"] == "pass" for case in cases)
-        tight = max(cases, key=lambda case: math.inf if case["worst"]["ratio"] is None else case["worst"]["ratio"])
+        tight = max(cases, key=_ratio)
         on = f" on {len(report['gpus'])} GPUs" if len(report["gpus"]) > 1 else ""
         nearest = f"nearest to its limit: {tight['id']} {_worst(tight)}"
         lines.append(_line("correct", f"{passed} of {len(report['cases'])} cases{on}; {nearest}"))
@@ -230,6 +245,11 @@ def _cases(report: Report) -> list[str]:
     if len(failed) > SHOWN:
         lines.append(_line("", f"and {len(failed) - SHOWN} more in the JSON report"))
     return lines
+
+
+def _ratio(case: Row) -> float:
+    ratio = case["worst"]["ratio"]
+    return float("inf") if ratio is None else ratio
 
 
 def _failed(report: Report) -> list[str]:
@@ -248,6 +268,8 @@ def _failed(report: Report) -> list[str]:
 
 def _trouble(case: Row) -> str:
     """What is wrong, in one line; the JSON report has the whole of a long exception."""
+    from entrypoint.judge.cause import cause  # its patterns are compiled for a case that failed
+
     return cause(case.get("reason") or "") or str(case.get("conduct") or _worst(case))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from entrypoint.auto.choice import Failed, Timed, weigh
@@ -25,7 +24,7 @@ SHARE: Final = 2.0 / 3.0
 class Contest:
     """Where and for how long: `deadline` is time.monotonic's."""
 
-    home: Path
+    home: str
     environ: Mapping[str, str]
     device: str
     deadline: float

@@ -6,13 +6,12 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
+from entrypoint import digest
 from entrypoint.auto import choice, copy
 from entrypoint.auto.candidates import Candidate, candidates
 from entrypoint.auto.choice import Timed
-from entrypoint.cache import digest_of
 from entrypoint.console import say
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, NoBackendError
@@ -46,17 +45,15 @@ class Auto:
         """Digests of all that a choice depends on, beside image, GPU and settings: for the verdict cache."""
         facts = self.flight.facts
         known = facts.model and asdict(facts.model)
-        return {
-            "config": digest_of([dict(facts.config.values), list(facts.config.dropped), facts.action, self.fixed]),
-            "model": digest_of(known),
-        }
+        asked = [dict(facts.config.values), list(facts.config.dropped), facts.action, self.fixed]
+        return {"config": digest.of_value(asked), "model": digest.of_value(known)}
 
     def candidates(self) -> tuple[Candidate, ...]:
         return candidates(self.flight.facts, self.flight.allowed, fixed=self.fixed)
 
     # --- the choice -------------------------------------------------------------------------------------------------
 
-    def choose(self, home: Path, environ: Mapping[str, str], timeout: float) -> dict[str, Any]:
+    def choose(self, home: str, environ: Mapping[str, str], timeout: float) -> dict[str, Any]:
         """The report's part `choice`: the candidates that the rules allow are timed, and the fastest right one taken.
 
         Raises NoBackendError where none that was tried may be used.

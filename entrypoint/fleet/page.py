@@ -18,7 +18,8 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from entrypoint.fleet.merge import Fleet, Spread
-from entrypoint.fleet.reports import COPY, CPU, MATMUL, VERDICTS, Device, NodeReport
+from entrypoint.fleet.reports import COPY, CPU, MATMUL, Device, NodeReport
+from entrypoint.judge.finding import VERDICTS
 
 WIDTH: Final = 420  # of a strip, in pixels
 HEIGHT: Final = 26

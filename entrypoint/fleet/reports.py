@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from entrypoint.judge.finding import VerdictName
+from entrypoint.judge.finding import VERDICTS
 
 SCHEMA: Final = 1
-VERDICTS: Final[tuple[str, ...]] = get_args(VerdictName)
 MATMUL: Final = "matmul"
 COPY: Final = "copy"
 CPU: Final = "cpu"

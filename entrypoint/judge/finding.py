@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, Literal
 
-from entrypoint.light import dataclass
+from entrypoint.light import TYPE_CHECKING, dataclass
 
-VerdictName = Literal["PASS", "DEGRADED", "FAIL", "NOT_CHECKED"]
+if TYPE_CHECKING:
+    from typing import Final, Literal
+
+    VerdictName = Literal["PASS", "DEGRADED", "FAIL", "NOT_CHECKED"]
+
+VERDICTS: Final[tuple[VerdictName, ...]] = ("PASS", "DEGRADED", "FAIL", "NOT_CHECKED")
 
 
 class Code(Enum):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault
+from entrypoint.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from entrypoint.events import HealthEvent
     from entrypoint.outcome import Outcome
 
@@ -65,7 +65,11 @@ def state(facts: HealthEvent | None) -> str:
         parts.append(how)
     if others := facts.other_processes:
         parts.append(f"{others} other process{'es' if others > 1 else ''} on it")
-    return ", ".join(parts) or f"sensors not readable{': ' + cause(facts.reason) if facts.reason else ''}"
+    if parts or not facts.reason:
+        return ", ".join(parts) or "sensors not readable"
+    from entrypoint.judge.cause import cause  # its patterns are compiled for who has a reason
+
+    return f"sensors not readable: {cause(facts.reason)}"
 
 
 def held_back(facts: HealthEvent) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 ACTIONS: Final = ("train", "preprocess", "evaluate", "inference", "merge-lora", "merge-sharded-fsdp-weights")
 # Those that hand their flags to a new process, where fire reads them; the others keep what click gave them.

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
 
 from entrypoint.errors import ConfigError
+from entrypoint.light import TYPE_CHECKING, dataclass, field
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from _typeshed import StrPath
 
 _TRUE: Final = ("true", "1", "yes")
 _WORDS: Final = {"true": True, "yes": True, "false": False, "no": False, "null": None, "none": None, "~": None}
@@ -32,7 +36,7 @@ class Config:
     dropped: tuple[str, ...] = ()
 
 
-def read(path: str, flags: Iterable[tuple[str, Any]], packages: Path) -> Config:
+def read(path: str, flags: Iterable[tuple[str, Any]], packages: StrPath) -> Config:
     """The configuration at `path` under `flags`; `packages` is the folder that holds PyYAML.
 
     Raises ConfigError for a file that Axolotl could not read either.
@@ -40,39 +44,46 @@ def read(path: str, flags: Iterable[tuple[str, Any]], packages: Path) -> Config:
     file, values, lines = of_file(path, packages)
     merged, dropped = merge(values, flags)
     changed = frozenset(key for key, _ in flags) - frozenset(dropped)
-    return Config(path=str(file), values=merged, lines=lines, set_by_flag=changed, dropped=dropped)
+    return Config(path=file, values=merged, lines=lines, set_by_flag=changed, dropped=dropped)
 
 
-def of_file(path: str, packages: Path) -> tuple[Path, dict[str, Any], dict[str, int]]:
+def of_file(path: str, packages: StrPath) -> tuple[str, dict[str, Any], dict[str, int]]:
     """The file at `path`, its top level, and the line of each of its keys. Raises ConfigError as `read` does."""
     file = _file(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, encoding="utf-8") as opened:
+            text = opened.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The configuration {file} cannot be read: {error}.", "Correct the file or its path."
         ) from None
-    return file, *parse(text, str(file), packages)
+    return file, *parse(text, file, packages)
 
 
-def _file(path: str) -> Path:
+def _file(path: str) -> str:
     """The file itself; of a folder, its only YAML file, as Axolotl's choose_config takes it."""
-    file = Path(path)
-    if file.is_dir():
-        files = sorted([*file.glob("*.yml"), *file.glob("*.yaml")])
+    if os.path.isdir(path):
+        files = [os.path.join(path, name) for name in _names(path) if name.endswith((".yml", ".yaml"))]
         if len(files) != 1:
             found = f"holds {len(files)} of them" if files else "holds none"
             raise ConfigError(f"{path} is a folder, and it {found}: no configuration can be read.", "Name one file.")
         return files[0]
-    if not file.exists():
-        where = "" if file.is_absolute() else f" (the working directory is {Path.cwd()})"
+    if not os.path.exists(path):
+        where = "" if os.path.isabs(path) else f" (the working directory is {os.getcwd()})"
         raise ConfigError(
             f"There is no configuration {path}{where}.", "Mount it into the container, or correct its path."
         )
-    return file
+    return path
 
 
-def parse(text: str, name: str, packages: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def parse(text: str, name: str, packages: StrPath) -> tuple[dict[str, Any], dict[str, int]]:
     """The top level of a YAML document by PyYAML's SafeLoader, and the line of each of its keys."""
     yaml = _pyyaml(packages, "loader", "error")
     try:
@@ -90,7 +101,7 @@ def parse(text: str, name: str, packages: Path) -> tuple[dict[str, Any], dict[st
     return {str(key): value for key, value in values.items()}, lines
 
 
-def dump(values: Mapping[str, Any], packages: Path) -> str:
+def dump(values: Mapping[str, Any], packages: StrPath) -> str:
     """`values` as PyYAML's SafeDumper writes them: its SafeLoader reads the same again."""
     yaml = _pyyaml(packages, "dumper")
     stream = io.StringIO()
@@ -101,7 +112,7 @@ def dump(values: Mapping[str, Any], packages: Path) -> str:
     return stream.getvalue()
 
 
-def _pyyaml(packages: Path, *modules: str) -> types.SimpleNamespace:
+def _pyyaml(packages: StrPath, *modules: str) -> types.SimpleNamespace:
     """What these modules of PyYAML hold, without the rest of site-packages.
 
     The parent has no site-packages (`-S`), so PyYAML's folder alone is made importable, and of it only what is needed:
@@ -111,7 +122,7 @@ def _pyyaml(packages: Path, *modules: str) -> types.SimpleNamespace:
     if whole is not None:
         return types.SimpleNamespace(**vars(whole))
     package = types.ModuleType("yaml")
-    package.__path__ = [str(packages / "yaml")]
+    package.__path__ = [os.path.join(packages, "yaml")]
     sys.modules["yaml"] = package
     try:
         found = [importlib.import_module(f"yaml.{name}") for name in modules]

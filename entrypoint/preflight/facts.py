@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Final
 
+from entrypoint.light import TYPE_CHECKING, dataclass, field
 from entrypoint.preflight.config import Config
 from entrypoint.preflight.model import Model
 from entrypoint.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # transformers' version under each Axolotl whose rules are known: the rules hold for both together.
 KNOWN: Final = {"0.16.1": "5.5.0", "0.17.0": "5.9.0", "0.19.0": "5.16.1"}

@@ -7,8 +7,10 @@ axolotl/monkeypatch/lora_kernels.py. A model_type that is not here is not known,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from typing import Final
 
 
 @dataclass(frozen=True, kw_only=True)

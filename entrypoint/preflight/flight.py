@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError
+from entrypoint.light import TYPE_CHECKING, dataclass, replace
 from entrypoint.preflight import config, gpus, model, software
 from entrypoint.preflight.commandline import Request, parse
 from entrypoint.preflight.facts import KNOWN, Facts
 from entrypoint.preflight.judge import Found, judge
 from entrypoint.preflight.kernel import Run
 from entrypoint.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from _typeshed import StrPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ def requested(command: Sequence[str], named: str | None, default: str | None) ->
 
 
 def look(
-    request: Request, spec: ImageSpec, devices: Devices, environ: Mapping[str, str], packages: Path | None = None
+    request: Request, spec: ImageSpec, devices: Devices, environ: Mapping[str, str], packages: StrPath | None = None
 ) -> Flight | None:
     """The preflight of `request`, whose configuration is named; None for an https address. What the user allows is the
     caller's to add. Raises ConfigError for a configuration that Axolotl could not read either.
@@ -142,7 +145,7 @@ def _version(facts: Facts) -> str:
     return f"The run was not judged: the rules know Axolotl {pairs}, and here is {here}."
 
 
-def _unseen(file: Path | None, missing: str, found: model.Model | None) -> str:
+def _unseen(file: str | None, missing: str, found: model.Model | None) -> str:
     if file is not None and found is None:
         return f"{file} cannot be read, so what needs the model's shapes was left open."
     return f"What needs the model's shapes was left open: {missing}." if missing else ""

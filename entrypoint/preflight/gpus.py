@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
 
 from entrypoint.devices import Devices
+from entrypoint.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "7.0": ("V100",),
@@ -24,12 +27,12 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "12.0": ("RTX 5090", "RTX 5080", "RTX PRO 6000 Blackwell"),
 }
 _CAPABILITIES: Final = {name: capability for capability, names in _NAMES.items() for name in names}
-_ANY: Final = re.compile(r"\b(" + "|".join(sorted(map(re.escape, _CAPABILITIES), key=len, reverse=True)) + r")\b")
 
 
 def capability(name: str) -> str | None:
     """ "9.0" of "NVIDIA H100 80GB HBM3"; None for a name that is not known."""
-    found = _ANY.search(name)
+    known = sorted(_CAPABILITIES, key=len, reverse=True)
+    found = re.search(rf"\b({'|'.join(map(re.escape, known))})\b", name)
     return _CAPABILITIES[found.group()] if found else None
 
 

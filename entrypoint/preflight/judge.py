@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
 
+from entrypoint.light import TYPE_CHECKING, dataclass, replace
 from entrypoint.preflight.facts import FLASH, MEANS, NAMED, Facts
 from entrypoint.preflight.kernel import BACKENDS, Run, resolve
-from entrypoint.preflight.rule import LEVELS, Hit, Level, Rule
+from entrypoint.preflight.rule import LEVELS, Hit, Rule
 from entrypoint.preflight.rules import RULES
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from entrypoint.preflight.rule import Level
 
 # What asks for attention in a configuration.
 KEYS: Final = ("attn_implementation", *MEANS, "s2_attention")

@@ -6,11 +6,12 @@ monkeypatch/attention/flash_attn_4.py:119; transformers' modeling_utils.py (_che
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
+from entrypoint.light import TYPE_CHECKING, dataclass
 from entrypoint.preflight.facts import FLASH, MEANS, MID, NEW, OLD, Facts
 from entrypoint.preflight.software import at_least
+
+if TYPE_CHECKING:
+    from typing import Final
 
 # The package of each kernel, and the backend of an image that holds it.
 PACKAGES: Final = {

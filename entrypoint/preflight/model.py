@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
 
+from entrypoint.light import TYPE_CHECKING, dataclass
 from entrypoint.preflight.config import Config
 from entrypoint.preflight.families import ALTERNATING, Family, family
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from _typeshed import StrPath
 
 # Their window counts only with use_sliding_window, which is false where it is absent.
 _OPT_IN: Final = ("qwen2", "qwen3")
@@ -41,42 +44,42 @@ class Model:
     vision: bool
 
 
-def find(config: Config, environ: Mapping[str, str]) -> tuple[Path | None, str]:
+def find(config: Config, environ: Mapping[str, str]) -> tuple[str | None, str]:
     """config.json of the configuration's base_model, or None and why there is none yet."""
     values = config.values
     name = values.get("base_model_config") or values.get("base_model")
     if not isinstance(name, str) or not name:
         return None, "the configuration names no base_model"
     if os.path.isdir(name):
-        file = Path(name, "config.json")
-        return (file, "") if file.is_file() else (None, f"{name} has no config.json")
-    folder = _hub(environ) / f"models--{name.replace('/', '--')}"
+        file = os.path.join(name, "config.json")
+        return (file, "") if os.path.isfile(file) else (None, f"{name} has no config.json")
+    folder = os.path.join(_hub(environ), f"models--{name.replace('/', '--')}")
     revision = values.get("revision_of_model") or "main"
     try:
-        commit = (folder / "refs" / str(revision)).read_text().strip()
+        with open(os.path.join(folder, "refs", str(revision))) as reference:
+            commit = reference.read().strip()
     except OSError:
         commit = str(revision)
-    file = folder / "snapshots" / commit / "config.json"
-    return (
-        (file, "")
-        if file.is_file()
-        else (None, f"{name} is neither a folder here nor in the hub's cache {_hub(environ)}")
-    )
+    file = os.path.join(folder, "snapshots", commit, "config.json")
+    if os.path.isfile(file):
+        return file, ""
+    return None, f"{name} is neither a folder here nor in the hub's cache {_hub(environ)}"
 
 
-def _hub(environ: Mapping[str, str]) -> Path:
+def _hub(environ: Mapping[str, str]) -> str:
     """huggingface_hub's cache folder (its constants.py)."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environ.get(name):
-            return Path(environ[name]).expanduser()
+            return os.path.expanduser(environ[name])
     cache = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME', '')}/.cache"
-    return Path(environ.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "hub"
+    return os.path.join(os.path.expanduser(environ.get("HF_HOME") or f"{cache}/huggingface"), "hub")
 
 
-def load(file: Path, config: Config, axolotl: str) -> Model | None:
+def load(file: StrPath, config: Config, axolotl: str) -> Model | None:
     """The model of a config.json under the configuration's own changes to it; None when it cannot be read."""
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        with open(file, encoding="utf-8") as opened:
+            raw = json.load(opened)
     except (OSError, ValueError):
         return None
     return build(raw, config, axolotl) if isinstance(raw, dict) else None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, Literal
 
+from entrypoint.light import TYPE_CHECKING, dataclass
 from entrypoint.preflight.facts import ALL, Facts, Stage
 from entrypoint.preflight.kernel import Run
 
-Level = Literal["refuse", "warn", "note"]
+if TYPE_CHECKING:
+    from typing import Final, Literal
+
+    Level = Literal["refuse", "warn", "note"]
+
 LEVELS: Final = ("refuse", "warn", "note")
 
 
@@ -42,11 +45,11 @@ class Rule:
     check: Check
 
 
-@dataclass(frozen=True)
 class Rules:
     """The rules of one topic, in their order."""
 
-    all: list[Rule] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.all: list[Rule] = []
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.all)

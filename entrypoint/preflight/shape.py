@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
-from entrypoint.events import Dtype
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import Facts
 from entrypoint.preflight.model import alternates
 from entrypoint.shape import Shape
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from entrypoint.events import Dtype
 
 # Axolotl's own default (utils/schemas/config.py).
 SEQUENCE_LEN: Final = 512

@@ -6,19 +6,24 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+
+from entrypoint.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from _typeshed import StrPath
 
 _INFO: Final = re.compile(r"^(?P<name>.+)-(?P<version>[^-]+)\.dist-info$")
 
 
-def site_packages() -> Path:
+def site_packages() -> str:
     """The folder of the interpreter that runs this, which `-S` keeps off sys.path."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return Path(sys.executable).parent.parent / "lib" / version / "site-packages"
+    return os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "lib", version, "site-packages")
 
 
-def installed(packages: Path) -> dict[str, str]:
+def installed(packages: StrPath) -> dict[str, str]:
     """Distribution to version; an image derived from ours may hold others than its spec says. {} when unreadable."""
     try:
         names = os.listdir(packages)

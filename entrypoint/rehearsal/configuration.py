@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
 
-from entrypoint.rehearsal.events import ChangedEvent
+from entrypoint.light import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from entrypoint.rehearsal.events import ChangedEvent
 
 STEPS: Final = 3
 # Longest rehearsed rows and the most positions of a batch, by the kind of device: plain attention takes time in
@@ -134,6 +137,8 @@ def rehearsed(
     What is replaced is written into the file, so that a `strict` configuration takes it, and the flags that would set
     it again are gone.
     """
+    from entrypoint.rehearsal.events import ChangedEvent  # only for the child
+
     length = length_of(merged, device)
     changes = _changes(places, length)
     changes |= {key: _without_sizes(merged[key]) for key in _OVERRIDES if isinstance(merged.get(key), Mapping)}

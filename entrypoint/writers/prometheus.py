@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from entrypoint.judge.finding import VerdictName
+from entrypoint.judge.finding import VERDICTS
 from entrypoint.text import Report
 
 PREFIX: Final = "axolotl_attn_"
@@ -47,7 +47,7 @@ def render(report: Report) -> str:
 
 
 def _whole(report: Report, common: Labels) -> list[Metric]:
-    verdicts = [({**common, "verdict": name}, float(report["verdict"] == name)) for name in get_args(VerdictName)]
+    verdicts = [({**common, "verdict": name}, float(report["verdict"] == name)) for name in VERDICTS]
     version, platform = str(report["image"]["version"]), str(report["image"]["platform"])
     seconds = report["seconds"]
     counts = Counter((row["device"], row["status"]) for row in report["cases"])
@@ -82,7 +82,7 @@ def _devices(report: Report, common: Labels) -> list[Metric]:
             [
                 ({**named[gpu["device"]], "verdict": name}, float(gpu["verdict"] == name))
                 for gpu in report["gpus"]
-                for name in get_args(VerdictName)
+                for name in VERDICTS
             ],
         ),
         Metric("gpu_temperature_celsius", "Under load.", [(labels, row.get("temperature")) for labels, row in health]),

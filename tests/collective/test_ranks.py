@@ -63,7 +63,7 @@ def check(folder: Path, *words: str, **env: str) -> tuple[int, dict[str, Any], s
     shutil.copy(ROOT / "docker/specs/sdpa-cpu-base.json", home / "image.json")
     shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
     environ = {"PATH": os.environ["PATH"], "ATTN_REPORT": str(folder / "report.json"), "ATTN_TIMEOUT": CHECK, **env}
-    argv = [sys.executable, "-I", "-S", str(home / "entrypoint"), "check", "--collective", *words]
+    argv = [sys.executable, "-I", "-S", str(home / "entrypoint/__main__.py"), "check", "--collective", *words]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE)
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 

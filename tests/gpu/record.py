@@ -40,7 +40,7 @@ def check(image_id: str, out: Path, environ: dict[str, str]) -> dict[str, Any]:
         report = out / f"{image_id}.json"
         report.unlink(missing_ok=True)
         variables = {"ATTN_CACHE": "", "ATTN_REPORT": str(report.resolve())}
-        command = [sys.executable, "-I", "-S", str(home / "entrypoint"), "check"]
+        command = [sys.executable, "-I", "-S", str(home / "entrypoint/__main__.py"), "check"]
         run = subprocess.run(command, env=environ | variables, stderr=subprocess.PIPE, check=False)
         (out / f"{image_id}.txt").write_bytes(run.stderr)
         if not report.exists():

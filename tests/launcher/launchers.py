@@ -98,12 +98,12 @@ class ProcessLauncher(Launcher):
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(ROOT / "entrypoint", home / "entrypoint", ignore=shutil.ignore_patterns("probe", "__pycache__"))
         shutil.copytree(self.probe, home / "entrypoint" / "probe")
-        shutil.copy(self.rehearsal, home / "entrypoint" / "rehearsal" / "__main__.py")
-        shutil.copy(FAKE_RACE, home / "entrypoint" / "race" / "__main__.py")
+        shutil.copy2(self.rehearsal, home / "entrypoint" / "rehearsal" / "__main__.py")
+        shutil.copy2(FAKE_RACE, home / "entrypoint" / "race" / "__main__.py")
         (home / "entrypoint" / "race" / "times").write_text(json.dumps(self.times))
         (home / "image.json").write_text(json.dumps(self.spec))
         environ = {"PATH": os.environ["PATH"], **env}
-        argv = [self.python, "-I", "-S", str(home / "entrypoint"), *command]
+        argv = [self.python, "-I", "-S", str(home / "entrypoint/__main__.py"), *command]
         return subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:

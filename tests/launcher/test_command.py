@@ -68,7 +68,7 @@ def test_the_command_shares_the_compilers_folders(launcher: Launcher, check: str
     result = launcher.run("sh", "-c", where, ATTN_CHECK=check, ATTN_CACHE=cache, **given)
 
     triton, cuda, inductor = result.stdout.decode().split()
-    assert re.fullmatch(rf"{re.escape(cache)}/compiled/[0-9a-f]{{16}}/triton", triton)
+    assert re.fullmatch(rf"{re.escape(cache)}/compiled/[0-9a-f]{{32}}/triton", triton)
     assert cuda == triton.replace("/triton", "/cuda")
     assert inductor == "/tmp/mine"
 

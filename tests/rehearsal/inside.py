@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, Final
 
-HOME: Final = Path("/opt/attn")
+HOME: Final = "/opt/attn"
 
 
 class Forked:
@@ -98,7 +98,7 @@ def rehearsed(folder: str, limit: float) -> dict[str, Any]:
     from entrypoint.spec import from_json
 
     os.chdir(folder)
-    spec, environ = from_json((HOME / "image.json").read_text()), dict(os.environ)
+    spec, environ = from_json(Path(HOME, "image.json").read_text()), dict(os.environ)
     flight = look(Request(action="train", config="config.yml"), spec, devices(environ, vendor=spec.vendor), environ)
     assert flight is not None
     wanted = rehearse.Wanted(

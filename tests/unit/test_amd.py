@@ -210,7 +210,7 @@ def test_a_verdict_depends_on_amds_variables(tmp_path: Path, name: str) -> None:
     """Another selection, or a GPU that passes for another one, is another key."""
     here = look({}, lay_out(tmp_path / "root", MI300X), AMD)
     home = tmp_path / "attn"
-    home.mkdir()
+    (home / "entrypoint").mkdir(parents=True)
     (home / "image.json").touch()
     plain, changed = (cache.key_of(spec(), home, here, SETTINGS, environ) for environ in ({}, {name: "0"}))
 

@@ -226,7 +226,7 @@ def held(monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome, deadline: float = 
         return next(coming)
 
     monkeypatch.setattr(contest, "_child", child)
-    given = Contest(home=Path("/"), environ={}, device="cuda:0", deadline=deadline)
+    given = Contest(home="/", environ={}, device="cuda:0", deadline=deadline)
     return list(hold(given, ENTERED, SHAPE).timed), asked
 
 

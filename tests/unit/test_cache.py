@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,62 @@ def test_a_failure_is_not_kept(tmp_path: Path, verdict: str) -> None:
     cache.save(str(tmp_path), KEY, {"verdict": verdict}, pytest.fail)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An image's files, as far as a verdict depends on them."""
+    (tmp_path / "entrypoint/probe").mkdir(parents=True)
+    for name in ("image.json", "sources.sha256", "entrypoint/main.py", "entrypoint/probe/cases.py"):
+        (tmp_path / name).write_text("as built")
+    return tmp_path
+
+
+def changed(path: Path) -> None:
+    """Other bytes, and no other size or time."""
+    before = path.stat()
+    path.write_text("AS BUILT")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def longer(path: Path) -> None:
+    before = path.stat()
+    path.write_text("as built, and more")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def later(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (changed, "image.json"),
+        (changed, "sources.sha256"),
+        (longer, "entrypoint/probe/cases.py"),
+        (later, "entrypoint/main.py"),
+        (Path.touch, "entrypoint/probe/new.py"),
+        (Path.unlink, "entrypoint/probe/cases.py"),
+        (Path.unlink, "sources.sha256"),
+    ],
+)
+def test_another_file_of_the_image_is_another_key(home: Path, change: Callable[[Path], None], name: str) -> None:
+    """A source that is longer, later, new or gone; any byte of the spec, and of what the build read of the sources."""
+    before = cache._content(home)
+    change(home / name)
+
+    assert cache._content(home) != before
+
+
+def test_what_python_compiles_is_not_part_of_the_key(home: Path) -> None:
+    """Nor is anything else that a start writes beside it."""
+    before = cache._content(home)
+    (home / "entrypoint/__pycache__").mkdir()
+    for name in ("entrypoint/__pycache__/main.cpython-311.pyc", "entrypoint/__pycache__/odd.py", "entrypoint/x.txt"):
+        (home / name).touch()
+
+    assert cache._content(home) == before
 
 
 def test_the_summary_fits_a_termination_message() -> None:

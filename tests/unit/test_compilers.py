@@ -61,7 +61,7 @@ def on_cpu(cpu: str, **environ: str) -> str | None:
 def test_each_device_has_a_folder_of_its_own() -> None:
     """Another model, driver or instruction set is another one; another GPU of the same model is not."""
     other = Gpu(minor=1, name="NVIDIA A100-SXM4-80GB", uuid="GPU-2")
-    assert re.fullmatch(r"[0-9a-f]{16}", str(on(H100)))
+    assert re.fullmatch(r"[0-9a-f]{32}", str(on(H100)))
     assert on(H100) == on(H100, Gpu(minor=7, name=H100.name, uuid="GPU-8"))
     assert len({on(H100), on(other), on(H100, other), on(H100, driver="575.1"), on_cpu("avx512"), on_cpu("avx2")}) == 6
 

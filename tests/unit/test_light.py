@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 import pytest
 
-from entrypoint.light import dataclass, field, replace
+from entrypoint.light import dataclass, field, replace, suppress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
     x: int
     y: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    side: int
+
+    @cached_property
+    def area(self) -> int:
+        return self.side**2
 
 
 @dataclass(kw_only=True)
@@ -53,3 +63,19 @@ def test_the_standard_librarys_functions_take_them() -> None:
     assert dataclasses.asdict(Path(points=[Point(x=1)])) == {"points": [{"x": 1, "y": 2}]}
     assert dataclasses.replace(Point(x=1), y=5) == replace(Point(x=1), y=5) == Point(x=1, y=5)
     assert dataclasses.is_dataclass(Point)
+
+
+def test_what_a_value_has_computed_is_no_field_of_it() -> None:
+    """Neither in a comparison nor in a changed value."""
+    known = Square(side=2)
+    assert known.area == 4
+    assert known == Square(side=2)
+    assert repr(known) == "Square(side=2)"
+    assert replace(known, side=3).area == 9
+
+
+def test_only_the_errors_that_are_named_are_suppressed() -> None:
+    with suppress(ValueError, OSError):
+        raise FileNotFoundError
+    with pytest.raises(KeyError), suppress(ValueError):
+        raise KeyError

@@ -171,7 +171,7 @@ def test_the_models_configuration_is_a_folders_or_the_hub_caches(tmp_path: Path)
     local = tmp_path / "model"
     local.mkdir()
     (local / "config.json").write_text("{}")
-    assert model.find(Config(path="", values={"base_model": str(local)}), {})[0] == local / "config.json"
+    assert model.find(Config(path="", values={"base_model": str(local)}), {})[0] == str(local / "config.json")
 
     environ = {"HF_HOME": str(tmp_path / "hf")}
     named = Config(path="", values={"base_model": "org/name"})
@@ -185,7 +185,7 @@ def test_the_models_configuration_is_a_folders_or_the_hub_caches(tmp_path: Path)
     (cached / "refs/main").write_text("abc\n")
     (cached / "snapshots/abc").mkdir(parents=True)
     (cached / "snapshots/abc/config.json").write_text("{}")
-    assert model.find(named, environ)[0] == cached / "snapshots/abc/config.json"
+    assert model.find(named, environ)[0] == str(cached / "snapshots/abc/config.json")
     at_commit = Config(path="", values={"base_model": "org/name", "revision_of_model": "abc"})
     assert model.find(at_commit, {"HF_HUB_CACHE": str(tmp_path / "hf/hub")})[0] is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from attn_matrix.rendered.kubernetes import NEVER_AGAIN, RETRIES, policy
 
 from entrypoint import settings
 from entrypoint.arguments import USAGE
-from entrypoint.judge.finding import Code, VerdictName
+from entrypoint.judge.finding import VERDICTS, Code
 from entrypoint.spec import ImageSpec, from_json
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ def test_the_same_exit_codes_in_the_usage_the_readme_and_the_code() -> None:
 
 
 def test_the_same_verdicts_in_the_readme_and_the_code() -> None:
-    assert [quoted(row[0])[0] for row in table("verdict")] == list(get_args(VerdictName))
+    assert [quoted(row[0])[0] for row in table("verdict")] == [*VERDICTS]
 
 
 def test_the_job_acts_on_a_code_as_the_table_of_codes_says() -> None:

@@ -19,9 +19,9 @@ HOST = {
 }
 # What the judge and the children may know of the container's side. Neither knows the other.
 JUDGE = {"choice", "collective", "events", "light", "outcome", "preflight", "ranks", "rehearsal", "settings", "spec"}
-REHEARSAL = {"events", "lines", "outcome", "probe"}
+REHEARSAL = {"events", "light", "lines", "outcome", "probe"}
 PROBE = {"events", "devices", "lines", "shape", "spec", "spelling"}
-PREFLIGHT = {"devices", "errors", "events", "shape", "spec"}
+PREFLIGHT = {"devices", "errors", "events", "light", "shape", "spec"}
 RACE = {"events", "probe", "shape"}
 COLLECTIVE = {"events", "lines"}
 # What is made from a report: the picture of many, which the host makes too, and the forms that orchestrators read.

@@ -105,9 +105,10 @@ def parent(root: Path) -> Promise:
     """A start whose verdict is in the cache, as a process, beside a bare Python: what our own code costs."""
     with _laid_out(root) as (python, home, environ):
         isolated = [python, "-I", "-S"]
-        cached = [*isolated, str(home / "entrypoint"), "true"]
+        cached = [*isolated, str(home / "entrypoint/__main__.py"), "true"]
         _processor(cached, environ)
-        measured, baseline = _take_turns((cached, environ), ([*isolated, "-c", "pass"], environ), clock=_processor)
+        bare = [*isolated, "-c", "pass"]
+        measured, baseline = _take_turns((cached, environ), (bare, environ), 3 * ROUNDS, _processor)
     return Promise("cached start of the entrypoint, beside a bare `python -I -S` (processor)", measured, baseline, 3.0)
 
 

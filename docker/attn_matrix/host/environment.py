@@ -32,7 +32,7 @@ USERS: Final = ("HOME", "USER", "LOGNAME")
 def check(root: Path, matrix: Matrix, image: Image, sources: Sources, argv: Sequence[str]) -> int:
     """Run the check of `image` in its environment, which is made first if need be; returns the check's exit code."""
     venv = prepare(root, matrix, image, sources)
-    command = [str(venv / "bin/python"), "-I", "-S", str(venv / "attn/entrypoint"), "check", *argv]
+    command = [str(venv / "bin/python"), "-I", "-S", str(venv / "attn/entrypoint/__main__.py"), "check", *argv]
     environ = variables(root, venv, arguments(matrix, image), os.environ)
     return engine.status(command, env=environ, cwd=root)
 

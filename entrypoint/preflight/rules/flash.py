@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import FLASH, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.kernel import Run, dims_fit_fa4, fa4_hangs, fits_fa4, flash_flag
 from entrypoint.preflight.rule import Hit, Rules
+
+if TYPE_CHECKING:
+    from typing import Final
 
 rules: Final = Rules()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import OLD, Facts, Stage
 from entrypoint.preflight.kernel import PACKAGES, Run, flash_flag
 from entrypoint.preflight.rule import Hit, Rules
 from entrypoint.preflight.software import numbers
+
+if TYPE_CHECKING:
+    from typing import Final
 
 rules: Final = Rules()
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Final
 
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import FLASH, MEANS, MID, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.kernel import MEND_FA4, Run, default
 from entrypoint.preflight.rule import Hit, Rules
+
+if TYPE_CHECKING:
+    from typing import Final
 
 rules: Final = Rules()
 

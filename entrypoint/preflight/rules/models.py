@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import MID, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.kernel import WITH_SINKS, Run
 from entrypoint.preflight.rule import Hit, Rules
+
+if TYPE_CHECKING:
+    from typing import Final
 
 rules: Final = Rules()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final
 
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import OLD, Facts, Stage
 from entrypoint.preflight.kernel import Run, takeover
 from entrypoint.preflight.rule import Hit, Rules
+
+if TYPE_CHECKING:
+    from typing import Final
 
 rules: Final = Rules()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import NAMED, NEW, Facts, Stage
 from entrypoint.preflight.kernel import Run
 from entrypoint.preflight.rule import Hit, Rules
 from entrypoint.preflight.software import at_least
+
+if TYPE_CHECKING:
+    from typing import Final
 
 rules: Final = Rules()
 

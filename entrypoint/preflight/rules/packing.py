@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from entrypoint.light import TYPE_CHECKING
 from entrypoint.preflight.facts import FLASH, MID, NAMED, NEW, OLD, Facts, Stage
 from entrypoint.preflight.families import MROPE
 from entrypoint.preflight.kernel import PACKING, Run
-from entrypoint.preflight.rule import Hit, Level, Rules
+from entrypoint.preflight.rule import Hit, Rules
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from entrypoint.preflight.rule import Level
 
 rules: Final = Rules()
 
