@@ -19,6 +19,7 @@ from entrypoint.probe import (
     calls,
     cases,
     device,
+    early,
     facts,
     memory,
     observe,
@@ -65,15 +66,20 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
     asked: schedule.Asked = schedule.EVERYTHING,
 ) -> None:
     """Measure one backend on one device. Raises Unusable, or the device's own error when no later call can succeed."""
+    context = early.open_context(device_name)
     with log.phase("import", "torch"), unusable_if_it_raises("torch"):
         import torch  # noqa: F401  (this import is what is being measured)
     with log.phase("machine", device_name):
         with unusable_if_it_raises("device"):
+            context.join()
             where = device.open_device(device_name)
         machine = facts.machine(where)
         log.emit(machine)
+        kernels = early.load_kernels(where)
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
+    with log.phase("machine", "kernels of torch"):
+        kernels.join()
     with sensors.watched(machine.device.uuid, log) as watched:
         plan = schedule.plan(backend, where.type, asked, far=memory.room_for_far(where))
         compiled = compile_variants(plan, helpers, where, log, limit)

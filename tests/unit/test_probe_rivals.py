@@ -48,6 +48,13 @@ def test_they_take_turns_and_the_least_time_of_each_counts() -> None:
     assert (event.id, event.direction, event.own, event.others) == ("causal-d64", "forward", 0.003, {"plain": 0.005})
 
 
+def test_a_rival_that_is_far_behind_gets_one_turn() -> None:
+    """Of the two only the backend has four turns more."""
+    clock = Counted(2.0, 9.0, 1.5, 1.0, 1.5, 2.0)
+    (event,) = compared(kernel(), clock)
+    assert (event.own, event.others, len(clock.threads)) == (0.001, {"plain": 0.009}, 6)
+
+
 def test_on_a_cpu_one_thread_computes() -> None:
     """Threads that wait for each other would be measured on a busy machine. Afterwards they are as many as before."""
     before, clock = torch.get_num_threads(), Counted(*[1.0] * 10)

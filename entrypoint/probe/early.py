@@ -1,0 +1,59 @@
+"""What a GPU needs before its first use, done in a thread while Python imports: neither has to wait for the other.
+
+On an H200 the driver makes a context in 0.4 s, and the first products, sums and casts of each precision load their
+kernels for 0.5 s more. Nothing here is part of the check: what fails is met again, and reported, where it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from entrypoint.probe import accuracy, cases, reference
+from entrypoint.probe.backends import Backend
+
+if TYPE_CHECKING:
+    import torch
+
+LIBCUDA: Final = "libcuda.so.1"
+# The precisions of the cases; float64 and float32, which the reference is computed in, come with each.
+DTYPES: Final = ("bfloat16", "float16")
+
+
+def open_context(device_name: str) -> threading.Thread:
+    """Make the context that torch will use on `cuda:N`, its driver's primary one. Needs no torch."""
+    kind, _, index = device_name.partition(":")
+    return _begun(lambda: _retain(int(index or 0)) if kind == "cuda" else None)
+
+
+def _retain(index: int) -> None:
+    """The driver API's own steps; each returns 0, or an error that torch will meet and name."""
+    driver, device, context = ctypes.CDLL(LIBCUDA), ctypes.c_int(), ctypes.c_void_p()
+    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+
+
+def load_kernels(where: torch.device) -> threading.Thread:
+    """Make the comparisons that come with every case once, with plain torch in the place of a kernel."""
+    return _begun(lambda: _compare(where) if where.type == "cuda" else None)
+
+
+def _compare(where: torch.device) -> None:
+    plain = Backend(name="plain", attention=reference.reordered)
+    first = cases.startup_cases()[0]
+    for dtype in DTYPES:
+        accuracy.measure(plain, replace(first, dtype=dtype), where)
+
+
+def _begun(work: Callable[[], object]) -> threading.Thread:
+    def run() -> None:
+        with contextlib.suppress(Exception):  # an aid: what it meets, the check meets too
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)  # one that hangs does not keep the process
+    thread.start()
+    return thread

@@ -1,0 +1,69 @@
+"""What is begun while Python imports: the driver's own steps, and torch's kernels; neither is ever a failure."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from entrypoint.probe import accuracy, early  # noqa: E402 - after the skip
+
+
+class Driver:
+    """libcuda, which writes down what is asked of it; `codes` are its answers."""
+
+    def __init__(self, **codes: int) -> None:
+        self.asked: list[str] = []
+        self.codes = codes
+
+    def __getattr__(self, name: str) -> Any:
+        def function(*arguments: Any) -> int:
+            numbers = [argument for argument in arguments if isinstance(argument, int)]
+            self.asked.append(f"{name} {numbers}" if name == "cuDeviceGet" else name)
+            return self.codes.get(name, 0)
+
+        return function
+
+
+def asked_of(monkeypatch: pytest.MonkeyPatch, driver: Driver, device: str) -> list[str]:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    early.open_context(device).join()
+    return driver.asked
+
+
+def test_the_context_of_that_gpu_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The primary one: torch's runtime takes the same."""
+    asked = asked_of(monkeypatch, Driver(), "cuda:3")
+    assert asked == ["cuInit", "cuDeviceGet [3]", "cuDevicePrimaryCtxRetain"]
+
+
+def test_a_driver_that_refuses_is_asked_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_of(monkeypatch, Driver(cuInit=999), "cuda:0") == ["cuInit"]
+
+
+def test_a_cpu_needs_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_of(monkeypatch, Driver(), "cpu") == []
+
+
+def test_a_library_that_is_not_there_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says so, in the words that its users know."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    early.open_context("cuda:0").join()
+
+
+def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU: a CPU has no kernels to load, and would only compute twice."""
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(accuracy, "measure", lambda backend, case, where: seen.append((case.dtype, where.type)))
+
+    early.load_kernels(torch.device("cpu")).join()
+    early.load_kernels(torch.device("cuda:0")).join()
+
+    assert seen == [("bfloat16", "cuda"), ("float16", "cuda")]
