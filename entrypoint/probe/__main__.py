@@ -71,7 +71,7 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
         import torch  # noqa: F401  (this import is what is being measured)
     with log.phase("machine", device_name):
         with unusable_if_it_raises("device"):
-            context.join()
+            context.join(early.PATIENCE)
             where = device.open_device(device_name)
         machine = facts.machine(where)
         log.emit(machine)
@@ -79,7 +79,7 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with log.phase("machine", "kernels of torch"):
-        kernels.join()
+        kernels.join(early.PATIENCE)
     with sensors.watched(machine.device.uuid, log) as watched:
         plan = schedule.plan(backend, where.type, asked, far=memory.room_for_far(where))
         compiled = compile_variants(plan, helpers, where, log, limit)

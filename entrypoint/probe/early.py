@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 LIBCUDA: Final = "libcuda.so.1"
+# Seconds to wait for a thread at most; the check does the same work without it.
+PATIENCE: Final = 10.0
 # The precisions of the cases; float64 and float32, which the reference is computed in, come with each.
 DTYPES: Final = ("bfloat16", "float16")
 
@@ -43,6 +45,9 @@ def load_kernels(where: torch.device) -> threading.Thread:
 
 
 def _compare(where: torch.device) -> None:
+    import torch
+
+    torch.cuda.set_device(where)  # a thread begins with the first GPU, and would open that one, too
     plain = Backend(name="plain", attention=reference.reordered)
     first = cases.startup_cases()[0]
     for dtype in DTYPES:

@@ -61,9 +61,10 @@ def test_a_library_that_is_not_there_is_no_failure(monkeypatch: pytest.MonkeyPat
 def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU: a CPU has no kernels to load, and would only compute twice."""
     seen: list[tuple[str, str]] = []
-    monkeypatch.setattr(accuracy, "measure", lambda backend, case, where: seen.append((case.dtype, where.type)))
+    monkeypatch.setattr(accuracy, "measure", lambda backend, case, where: seen.append((case.dtype, str(where))))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda where: seen.append(("current", str(where))))
 
     early.load_kernels(torch.device("cpu")).join()
-    early.load_kernels(torch.device("cuda:0")).join()
+    early.load_kernels(torch.device("cuda:1")).join()
 
-    assert seen == [("bfloat16", "cuda"), ("float16", "cuda")]
+    assert seen == [("current", "cuda:1"), ("bfloat16", "cuda:1"), ("float16", "cuda:1")]
