@@ -1,0 +1,92 @@
+"""Too little memory, processors, processes or open files; a machine that is suspended; another user."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.engine.faults.box import paused
+from tests.engine.faults.fault import Fault
+from tests.patience import CHECK, SHORT
+
+PASSES: Final = r"PASS: sdpa is right in 1 of 1 cases"
+ALL: Final = r"PASS: sdpa is right in \d+ of \d+ cases"
+HARDENED: Final = (
+    *("--user=12345:0", "--read-only", "--tmpfs=/tmp:exec", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    "--ipc=none",
+)
+
+
+def memory(size: str) -> tuple[str, ...]:
+    """A limit without swap."""
+    return f"--memory={size}", f"--memory-swap={size}"
+
+
+FAULTS: Final = (
+    Fault(
+        name="the kernel kills it for memory (96 MiB)",
+        behaviour="fill memory in correctness",
+        options=memory("96m"),
+        code=95,
+        says=r"The check was killed in correctness \(causal-d64\): the memory limit was reached",
+    ),
+    Fault(
+        name="the kernel kills it for memory (180 MiB, the image's own check)",
+        behaviour="",
+        options=memory("180m"),
+        env={"ATTN_TIMEOUT": CHECK},
+        code=95,
+        says=r"The check was killed in .*: the memory limit was reached",
+    ),
+    Fault(
+        name="no memory to be had by the process (RLIMIT_DATA)",
+        behaviour="fill memory in compile",
+        options=("--ulimit=data=100000000",),
+        code=95,
+        says=r"MemoryError",
+    ),
+    Fault(
+        name="RLIMIT_CPU is used up",
+        behaviour="compute in correctness",
+        options=("--ulimit=cpu=3:600",),
+        code=95,
+        says=r"crashed with SIGXCPU in correctness",
+    ),
+    Fault(name="no second process (--pids-limit=1)", options=("--pids-limit=1",), code=95, says=r"The check itself failed"),
+    Fault(name="no third process (--pids-limit=2)", options=("--pids-limit=2",), code=95, says=r"The check itself failed"),
+    Fault(
+        name="five open files (RLIMIT_NOFILE)", options=("--ulimit=nofile=5",), code=95, says=r"Too many open files"
+    ),
+    Fault(
+        name="a fifth of a processor (the image's own check)",
+        behaviour="",
+        options=("--cpus=0.2",),
+        env={"ATTN_TIMEOUT": "8"},
+        code=91,
+        says=r"too slow for the limit: after 8 s \(ATTN_TIMEOUT\) the check of sdpa was still computing",
+    ),
+    Fault(
+        name="a second is too short (the image's own check)",
+        behaviour="",
+        env={"ATTN_TIMEOUT": "1"},
+        code=91,
+        says=r"too slow for the limit: after 1 s \(ATTN_TIMEOUT\) the check of sdpa was still computing",
+    ),
+    Fault(
+        name="the machine is suspended past the limit",
+        behaviour="hang in correctness",
+        env={"ATTN_TIMEOUT": SHORT},
+        during=paused(8.0, "sdpa: correctness"),
+        code=95,
+        says=r"was not done after 6 s \(ATTN_TIMEOUT\) and hung or waited in correctness",
+    ),
+    Fault(
+        name="UID 12345, read-only root, no capability, no /dev/shm (the image's own check)",
+        behaviour="",
+        options=HARDENED,
+        env={"ATTN_TIMEOUT": CHECK, "ATTN_REPORT": "/tmp/attn/report.json"},
+        code=5,
+        says=ALL,
+    ),
+    Fault(name="a user and a group that nobody knows", options=("--user=12345:54321",), code=5, says=PASSES),
+    Fault(name="HOME is not there", env={"HOME": "/nowhere"}, code=5, says=PASSES),
+)
