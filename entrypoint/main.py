@@ -10,7 +10,7 @@ from typing import Any
 
 from entrypoint import launch, libcuda
 from entrypoint.arguments import asks_for_help, parse, usage
-from entrypoint.console import say
+from entrypoint.console import answer, hold_closed, say
 from entrypoint.devices import NVIDIA
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, UsageError
 from entrypoint.judge.finding import Code
@@ -24,25 +24,47 @@ from entrypoint.start import HOME, Start
 
 def main(argv: Sequence[str]) -> int:
     """Run one start and return the exit code; with a command that may start, it does not return."""
+    hold_closed()
     _catch_signals()
     try:
-        return _start(argv, dict(os.environ))
+        return _in_any_case(argv, dict(os.environ))
     except Interrupted as interruption:
         say(f"{signal.Signals(interruption.signum).name} during the check: stopped.")
         return 128 + interruption.signum
     except LaunchError as error:
         say(str(error))
         return error.code
-    except BrokenImageError as error:
-        say(f"FAIL (95 INTERNAL): {error.what}")
-        say(f"  what to do: {error.advice}")
-        return 95
+
+
+def _in_any_case(argv: Sequence[str], environ: dict[str, str]) -> int:
+    """A start whose check is broken itself ends with 95, but a command that need not be checked begins all the same."""
+    try:
+        return _start(argv, dict(environ))
+    except LaunchError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a code and may go past it)
+        broken = error if isinstance(error, BrokenImageError) else _unforeseen(error)
+    say(f"FAIL (95 INTERNAL): {broken.what}")
+    say(f"  what to do: {broken.advice}")
+    mode = environ.get("ATTN_CHECK", "").strip()
+    if mode in {"warn", "off"} and argv and argv[0] != "check":
+        say(f"ATTN_CHECK={mode}: the command runs all the same.")
+        launch.become(launch.resolve(argv, environ), argv, environ)
+    return 95
+
+
+def _unforeseen(error: Exception) -> BrokenImageError:
+    import traceback
+
+    say(traceback.format_exc().rstrip())
+    what = f"The start itself failed: {type(error).__name__}: {error}"
+    return BrokenImageError(what, "Report it; ATTN_CHECK=warn goes past it.")
 
 
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     spec = _spec(HOME / "image.json")
     if asks_for_help(argv):
-        print(usage(spec), end="")
+        answer(usage(spec))
         return 0
     try:
         arguments = parse(argv)
@@ -102,8 +124,12 @@ def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str)
 def _catch_signals() -> None:
     """As process 1 of a container we get no default action of the kernel: without a handler, SIGTERM does nothing."""
 
+    stops = (signal.SIGTERM, signal.SIGINT)
+
     def interrupt(signum: int, _: object) -> None:
+        for each in stops:  # one is enough: another would end the clearing up
+            signal.signal(each, signal.SIG_IGN)
         raise Interrupted(signum)
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in stops:
         signal.signal(signum, interrupt)

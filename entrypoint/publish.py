@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 from entrypoint.cache import write_atomically
-from entrypoint.console import write
+from entrypoint.console import answer, write
 from entrypoint.start import Start
 from entrypoint.text import summary, to_json, to_text
 
@@ -32,8 +31,7 @@ def publish(start: Start, path: str, report: dict[str, Any]) -> int:
     if start.speaks or report["verdict"] != "PASS":
         write(to_text(report))
     if start.speaks and start.arguments.as_json:
-        sys.stdout.write(to_json(report))
-        sys.stdout.flush()
+        answer(to_json(report))
     return _code(start, int(report["code"]["number"]))
 
 

@@ -16,7 +16,7 @@ import os, signal, sys
 for pid in filter(str.isdigit, os.listdir("/proc")):
     words = open(f"/proc/{pid}/cmdline").read().split(chr(0))
     if "-m" in words and sys.argv[2] in words:
-        os.kill(int(pid), signal.Signals[sys.argv[1]])
+        os.kill(int(pid), signal.Signals["SIG" + sys.argv[1]])
 """
 
 

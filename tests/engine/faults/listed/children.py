@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from noxfile import python_of_cpu
 from tests.engine.faults.box import signalled
 from tests.engine.faults.fault import Fault
 from tests.patience import CHECK, SHORT
 
+PACKAGES: Final = f"/opt/venv/lib/python{python_of_cpu()}/site-packages"
 PROBE: Final = "entrypoint.probe"
 REAL: Final = {"ATTN_TIMEOUT": CHECK}
 
@@ -94,16 +96,16 @@ FAULTS: Final = (
         name="a kernel gives other numbers each time", behaviour="not repeatable", code=92, says=r"FAIL \(92 WRONG\): .*"
     ),
     Fault(
-        name="torch is gone from the image (its own check)",
+        name="all packages are gone from the image (its own check)",
         behaviour="",
-        options=("--tmpfs=/opt/venv/lib/python3.11/site-packages/torch",),
+        options=(f"--tmpfs={PACKAGES}",),
         code=90,
         says=r"cannot be loaded in this image",
     ),
     Fault(
         name="torch's library is cut off (its own check)",
         behaviour="",
-        options=("--volume=/dev/null:/opt/venv/lib/python3.11/site-packages/torch/lib/libtorch_cpu.so:ro",),
+        options=(f"--volume=/dev/null:{PACKAGES}/torch/lib/libtorch_cpu.so:ro",),
         code=90,
         says=r"cannot be loaded in this image: ImportError: .*libtorch_cpu.so",
     ),
