@@ -40,7 +40,7 @@ def _write(name: str, text: str) -> str | None:
 
 
 def hold_closed() -> None:
-    """Let /dev/null stand for each of stdin, stdout and stderr that is closed, until the command gets them as they were.
+    """Let /dev/null stand for each of stdin, stdout and stderr that is closed, until the command gets them so.
 
     Else a pipe of ours would get its number, and a child would take that for its own stream.
     """

@@ -46,11 +46,19 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except MismatchError as error:
         return start.refused(settings.backend, Code.MISMATCH, error.what, error.advice)
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
-        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
-        report = start.refused(settings.backend, Code.INTERNAL, what, "Report it; ATTN_CHECK=warn goes past it.")
+        report = start.refused(settings.backend, Code.INTERNAL, *_failed(error))
         import traceback
 
         return {**report, "logs": [traceback.format_exc()]}
+
+
+def _failed(error: Exception) -> tuple[str, str]:
+    """What became of the check itself, and what to do."""
+    why = cause(f"{type(error).__name__}: {error}")
+    if isinstance(error, BlockingIOError) or "start new thread" in why:
+        advice = "Allow the container more of them (docker run --pids-limit, ulimit -u)."
+        return f"The check could not start a process or thread: {why}", advice
+    return f"The check itself failed: {why}", "Report it; ATTN_CHECK=warn goes past it."
 
 
 def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:

@@ -56,7 +56,9 @@ def broken(folder: str, seal: Mapping[str, tuple[int, str]], *, thorough: bool) 
         whole = os.path.join(folder, path)
         try:
             found = os.stat(whole)
-            same = stat.S_ISREG(found.st_mode) and found.st_size == size and (not thorough or digest_of(whole) == digest)
+            same = (
+                stat.S_ISREG(found.st_mode) and found.st_size == size and (not thorough or digest_of(whole) == digest)
+            )
         except FileNotFoundError:
             continue
         except OSError:

@@ -140,9 +140,9 @@ class ContainerLauncher(Launcher):
         ]
 
     def give_gpus(self, count: int) -> None:
-        """Let the container seem to hold GPUs, by device nodes that docker makes of /dev/null, and support Hopper alone.
+        """Let the container seem to hold GPUs, of which its image supports Hopper alone.
 
-        The driver's library is an empty file.
+        Docker makes their device nodes of /dev/null, and the driver's library is empty.
         """
         self.options += [f"--device=/dev/null:/dev/nvidia{index}" for index in range(count)]
         self.options += ["--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]

@@ -58,9 +58,7 @@ def test_without_control_groups_the_machine_counts(group: Path) -> None:
 @pytest.mark.parametrize(
     ("quota", "limit", "expected"), [("-1", 1 << 63, (8, 64 * GIB)), ("300000", 13 * GIB, (3, 12 * GIB))]
 )
-def test_version_1_of_control_groups_counts_too(
-    quota: str, limit: int, expected: tuple[int, int], group: Path
-) -> None:
+def test_version_1_of_control_groups_counts_too(quota: str, limit: int, expected: tuple[int, int], group: Path) -> None:
     """Its files have other names, and other words for no limit."""
     for name in ("cpu.max", "memory.max", "memory.current"):
         (group / name).unlink()

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from tests.engine.faults.box import Box
 
-RUNS: Final = 5  # what COMMAND ends with
-SCRIPT: Final = f"echo ran >>/data/ran; exit {RUNS}"
+RUNS, TRAPPED = 5, 33  # what a command ends with, by itself and by its own handler of SIGTERM
+# Without another process or a byte in a file, so that it works where neither can be had.
+RAN: Final = 'read name </proc/sys/kernel/hostname; : >"/data/ran-$name"'
+SCRIPT: Final = f"{RAN}; exit {RUNS}"
 COMMAND: Final = ("sh", "-c", SCRIPT)
 
 
@@ -18,9 +20,10 @@ class Fault:
     """A container to which something is done.
 
     `code`: what it ends with under ATTN_CHECK=enforce, and `warn` under warn; `says`: what a person reads under both, a
-    regular expression. `behaviour`: of the fake child, "" for the image's own. `before`: a shell script that is run in
-    such a container first; `shell`: one that starts ours, as "$@"; `during`: what is done while it runs. `files` are
-    in /data, `together` is the number of such containers at once.
+    regular expression, in which a group `any` is what differs from machine to machine. `behaviour`: of the fake child,
+    "" for the image's own. `before`: a shell script that is run in such a container first; `shell`: one that starts
+    ours, as "$@"; `during`: what is done while it runs. `files` are in /data, `together` is the number of such
+    containers at once.
     """
 
     name: str

@@ -31,7 +31,7 @@ def see(fault: Fault, check: str, folder: Path, image: str) -> Seen:
         codes = tuple(process.wait(PATIENCE) for process in running.values())
     finally:
         subprocess.run(["docker", "rm", "--force", *running], capture_output=True, check=False)
-    return Seen(codes=codes, ran=lines(box.data / "ran"), text=box.text or written(box))
+    return Seen(codes=codes, ran=len([*box.data.glob("ran-*")]), text=box.text or written(box))
 
 
 def box_of(fault: Fault, folder: Path, image: str) -> Box:
@@ -61,7 +61,3 @@ def prepare(box: Box, fault: Fault) -> None:
 def written(box: Box) -> str:
     """The report as a person reads it, where stderr has nothing."""
     return to_text(box.report()) if (box.data / "report.json").exists() else ""
-
-
-def lines(file: Path) -> int:
-    return len(file.read_text().splitlines()) if file.exists() else 0

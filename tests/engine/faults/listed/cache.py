@@ -9,7 +9,7 @@ from tests.engine.faults.fault import RUNS, Fault
 DIRECTORY: Final = "/data/cache"
 HERE: Final = {"ATTN_CACHE": DIRECTORY}
 CHECKS: Final = "attn-run check"
-PASSES: Final = r"PASS: sdpa is right in 1 of 1 cases"
+PASSES: Final = r"PASS.*: sdpa is right in 1 of 1 cases"
 
 
 def edited(change: str) -> str:
@@ -59,9 +59,13 @@ FAULTS: Final = (
     poisoned("another image's verdict", 'entry["key"]["image"] = "fa4-cu128"', r"it was made for something else"),
     poisoned("another version's verdict", 'entry["schema"] = 0', r"it is not a verdict of this version"),
     poisoned("a verdict of tomorrow: the clock went back", 'entry["saved"] += 86400', r"or from the future"),
-    poisoned("a verdict of last week: the clock went ahead", 'entry["saved"] -= 7 * 86400', r"it is older than 24 hours"),
+    poisoned(
+        "a verdict of last week: the clock went ahead", 'entry["saved"] -= 7 * 86400', r"it is older than 24 hours"
+    ),
     replaced("half a verdict", 'truncate -s 500 "$entry"', r"it is not a verdict of this version"),
-    replaced("brackets without an end", "python -c 'print(\"[\" * 100000)' >$entry", r"it is not a verdict of this version"),
+    replaced(
+        "brackets without an end", "python -c 'print(\"[\" * 100000)' >$entry", r"it is not a verdict of this version"
+    ),
     replaced("a folder in a verdict's place", 'rm "$entry"; mkdir "$entry"', r"cannot be read \(Is a directory\)"),
     replaced("a pipe in a verdict's place", 'rm "$entry"; mkfifo "$entry"', r"cannot be read \("),
     replaced("an endless device in a verdict's place", 'ln -sf /dev/zero "$entry"', r"was ignored|cannot be read"),

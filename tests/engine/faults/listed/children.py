@@ -27,7 +27,7 @@ FAULTS: Final = (
         env=REAL,
         during=signalled("KILL", "sdpa: correctness", child=PROBE),
         code=95,
-        says=r"The check was killed in correctness \(",
+        says=r"The check was killed in (?P<any>.*): by SIGKILL",
     ),
     Fault(
         name="SIGTERM to it alone",
@@ -56,7 +56,7 @@ FAULTS: Final = (
         behaviour="compute in performance",
         env={"ATTN_TIMEOUT": SHORT},
         code=91,
-        says=r"too slow for the limit: after 6 s \(ATTN_TIMEOUT\) the check of sdpa was still computing in performance",
+        says=r"after 6 s \(ATTN_TIMEOUT\) the check of sdpa was still computing in performance(?P<any>.*)",
     ),
     Fault(
         name="SIGSEGV in a kernel",
@@ -89,11 +89,14 @@ FAULTS: Final = (
         says=r"PASS: sdpa is right in 1 of 1 cases",
     ),
     Fault(name="wrong numbers", behaviour="wrong", code=92, says=r"sdpa computes wrong numbers"),
-    Fault(name="another kernel runs", behaviour="other kernel", code=92, says=r"FAIL \(92 WRONG\): .*other"),
-    Fault(name="a gradient is missing", behaviour="no gradient", code=92, says=r"FAIL \(92 WRONG\): .*gradient"),
-    Fault(name="a kernel writes into its inputs", behaviour="mutated", code=92, says=r"FAIL \(92 WRONG\): .*"),
+    Fault(name="another kernel runs", behaviour="other kernel", code=92, says=r"sdpa was asked for, and other ran"),
+    Fault(name="a gradient is missing", behaviour="no gradient", code=92, says=r"sdpa gives no gradient dQ"),
+    Fault(name="a kernel writes into its inputs", behaviour="mutated", code=92, says=r"sdpa writes into its input K"),
     Fault(
-        name="a kernel gives other numbers each time", behaviour="not repeatable", code=92, says=r"FAIL \(92 WRONG\): .*"
+        name="a kernel gives other numbers each time",
+        behaviour="not repeatable",
+        code=92,
+        says=r"other bits in a second run",
     ),
     Fault(
         name="all packages are gone from the image (its own check)",
@@ -107,7 +110,7 @@ FAULTS: Final = (
         behaviour="",
         options=(f"--volume=/dev/null:{PACKAGES}/torch/lib/libtorch_cpu.so:ro",),
         code=90,
-        says=r"cannot be loaded in this image: ImportError: .*libtorch_cpu.so",
+        says=r"cannot be loaded in this image: ImportError: (?P<any>.*)/torch/lib/libtorch_cpu.so: file too short",
     ),
     Fault(
         name="the check's own files are gone",
@@ -120,6 +123,6 @@ FAULTS: Final = (
         name="PYTHONHOME leads nowhere",
         env={"PYTHONHOME": "/nowhere"},
         code=95,
-        says=r"ended with code 1 and no result",
+        says=r"ended with code 1 and no result \(ModuleNotFoundError: No module named 'encodings'\)",
     ),
 )

@@ -29,15 +29,15 @@ FAULTS: Final = (
         name="no file may hold a byte (RLIMIT_FSIZE)",
         options=("--ulimit=fsize=0",),
         env=DEFAULTS,
-        command=("sh", "-c", f"mkdir /data/gone; exit {RUNS}"),
         code=RUNS,
         says=r"The report could not be written to /tmp/attn/report.json \(File too large\)",
     ),
     Fault(
         name="the report's path is a folder",
-        env={"ATTN_REPORT": "/data"},
+        env={"ATTN_REPORT": "/data/folder"},
+        before="mkdir /data/folder",
         code=RUNS,
-        says=r"The report could not be written to /data \(",
+        says=r"The report could not be written to /data/folder \(Is a directory\)",
     ),
     Fault(
         name="the termination log is a folder",
@@ -54,7 +54,13 @@ FAULTS: Final = (
         says=r"sdpa computes wrong numbers",
     ),
     Fault(name="stderr is full", shell='exec "$@" 2>/dev/full', code=RUNS, says=PASSES),
-    Fault(name="stderr is full, and attention wrong", behaviour="wrong", shell='exec "$@" 2>/dev/full', code=92, says="sdpa computes wrong numbers"),
+    Fault(
+        name="stderr is full, and attention wrong",
+        behaviour="wrong",
+        shell='exec "$@" 2>/dev/full',
+        code=92,
+        says="sdpa computes wrong numbers",
+    ),
     Fault(name="stdin, stdout and stderr are closed", shell='exec "$@" <&- >&- 2>&-', code=RUNS, says=PASSES),
     Fault(
         name="`check --json` into a full file",

@@ -34,13 +34,6 @@ FAULTS: Final = (
         says=r"NVIDIA_DRIVER_CAPABILITIES=utility leaves it out",
     ),
     Fault(
-        name="CUDA_VISIBLE_DEVICES hides it",
-        gpus=1,
-        env={"CUDA_VISIBLE_DEVICES": ""},
-        code=91,
-        says=r"CUDA_VISIBLE_DEVICES",
-    ),
-    Fault(
         name="a driver that CUDA does not take",
         gpus=1,
         behaviour="unusable device",

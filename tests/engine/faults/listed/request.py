@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tests.engine.faults.box import signalled
 from tests.engine.faults.fault import RUNS, SCRIPT, Fault
 from tests.patience import SHORT
 
@@ -13,9 +14,7 @@ attn_implementation: sdpa
 micro_batch_size: 1
 gradient_accumulation_steps: 1
 """
-MODEL: Final = (
-    '{"model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 32}'
-)
+MODEL: Final = '{"model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 32}'
 # A program that is named as Axolotl's own, and does what COMMAND does.
 TRAINS: Final = ("/data/axolotl", "train", "/data/config.yml")
 PROGRAM: Final = {"axolotl": f"#!/bin/sh\n{SCRIPT}\n"}
@@ -64,10 +63,16 @@ FAULTS: Final = (
     configured("an attention that Axolotl does not know", f"{CONFIG.replace('sdpa', 'flash')}", 90, r"\[K05\]"),
     configured("an attention that the image does not hold", CONFIG.replace("sdpa", "flash_attention_2"), 90, r"line 2"),
     configured("a model that is not there", CONFIG.replace("/data/model", "/nowhere"), RUNS, r"Not rehearsed"),
-    configured(
-        "a model of the hub, without a network", CONFIG.replace("/data/model", "a/b"), RUNS, r"Not rehearsed"
-    ),
+    configured("a model of the hub, without a network", CONFIG.replace("/data/model", "a/b"), RUNS, r"Not rehearsed"),
     rehearsed("a rehearsal whose loss is off", "wrong", 92, r"the loss is 7.69% off"),
     rehearsed("a rehearsal that crashes", "crash", 94, r"SIGSEGV"),
+    Fault(
+        name="a rehearsal that is killed",
+        behaviour="rehearsal hang",
+        **TRAINING,
+        during=signalled("KILL", "rehearsal: compare", child="entrypoint.rehearsal"),
+        code=RUNS,
+        says=r"Not rehearsed: the container's memory ran out in compare",
+    ),
     rehearsed("a rehearsal that hangs", "hang", 94, r"hung or waited", ATTN_TIMEOUT=SHORT),
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Final
 
-from tests.engine.faults.box import Box, docker, signalled
-from tests.engine.faults.fault import Fault
+from tests.engine.faults.box import Box, signalled
+from tests.engine.faults.fault import RAN, TRAPPED, Fault
 from tests.engine.faults.listed.request import TRAINING
 from tests.patience import CHECK
 
-TRAPS: Final = "trap 'exit 33' TERM; echo ran >>/data/ran; echo ready >&2; while :; do sleep 0.1; done"
+TRAPS: Final = f"trap 'exit {TRAPPED}' TERM; {RAN}; echo ready >&2; while :; do sleep 0.1; done"
 
 
 def term(phase: str) -> Fault:
@@ -24,11 +25,11 @@ def term(phase: str) -> Fault:
     )
 
 
-def twice(box: Box) -> None:
-    """As an impatient person presses Ctrl-C, five times in a row."""
+def insistent(box: Box) -> None:
+    """As an impatient person holds Ctrl-C down: again and again, until the container is gone."""
     box.reaches("sdpa: correctness")
-    script = "import os, signal\nfor _ in range(5): os.kill(1, signal.SIGINT)"
-    docker("exec", box.name, "/opt/venv/bin/python", "-I", "-S", "-c", script)
+    script = "import os, signal\nwhile True: os.kill(1, signal.SIGINT)"
+    subprocess.run(["docker", "exec", box.name, "python", "-I", "-S", "-c", script], capture_output=True, check=False)
 
 
 FAULTS: Final = (
@@ -55,14 +56,14 @@ FAULTS: Final = (
         name="SIGTERM to the command",
         command=("sh", "-c", TRAPS),
         during=signalled("TERM", "ready"),
-        code=33,
-        warn=33,
+        code=TRAPPED,
+        warn=TRAPPED,
         says=r"PASS: sdpa is right in 1 of 1 cases",
     ),
     Fault(
-        name="SIGINT five times in a row",
+        name="SIGINT without a pause, until it is gone",
         behaviour="hang in correctness",
-        during=twice,
+        during=insistent,
         code=130,
         warn=130,
         says=r"SIGINT during the check: stopped\.",
