@@ -52,7 +52,12 @@ def outcome(seen: Seen) -> str:
 
 def render(runs: Runs) -> str:
     """Markdown, the faults in their groups."""
-    lines = ["| fault | code | what the person reads | under `warn` |", "|---|---|---|---|"]
+    lines = [
+        f"{len(FAULTS)} faults:",
+        "",
+        "| fault | code | what the person reads | under `warn` |",
+        "|---|---|---|---|",
+    ]
     for group, faults in LISTED.items():
         lines.append(f"| **{group}** | | | |")
         lines += [row(fault, *runs.of(fault.name)) for fault in faults]

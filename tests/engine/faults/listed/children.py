@@ -39,7 +39,7 @@ FAULTS: Final = (
     Fault(
         name="SIGSTOP, so that it stands still until the limit",
         behaviour="compute in correctness",
-        env={"ATTN_TIMEOUT": SHORT},
+        env={"ATTN_TIMEOUT": "12"},  # so that it stands still for long enough to be seen
         during=signalled("STOP", "sdpa: correctness", child=PROBE),
         code=95,
         says=r"hung or waited in correctness \(causal-d64\)",

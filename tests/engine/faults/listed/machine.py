@@ -31,9 +31,9 @@ FAULTS: Final = (
         says=r"The check was killed in correctness \(causal-d64\): the memory limit was reached",
     ),
     Fault(
-        name="the kernel kills it for memory (180 MiB, the image's own check)",
+        name="the kernel kills it for memory (150 MiB, the image's own check)",
         behaviour="",
-        options=memory("180m"),
+        options=memory("150m"),
         env={"ATTN_TIMEOUT": CHECK},
         code=95,
         says=r"The check was killed in (?P<any>.*): the memory limit was reached",
@@ -65,9 +65,9 @@ FAULTS: Final = (
         name="a fifth of a processor (the image's own check)",
         behaviour="",
         options=("--cpus=0.2",),
-        env={"ATTN_TIMEOUT": "8"},
+        env={"ATTN_TIMEOUT": SHORT},
         code=91,
-        says=r"too slow for the limit: after 8 s \(ATTN_TIMEOUT\) the check of sdpa was still computing (?P<any>.*)",
+        says=r"too slow for the limit: after 6 s \(ATTN_TIMEOUT\) the check of sdpa was still computing (?P<any>.*)",
     ),
     Fault(
         name="a second is too short (the image's own check)",

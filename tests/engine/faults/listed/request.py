@@ -52,6 +52,13 @@ FAULTS: Final = (
     no_command("a script without #!", "/data/script", 126, r"Give it a first line such as #!/bin/sh", script="true\n"),
     Fault(name="a broken image.json", spec={"schema": 0}, code=95, says=r"image.json cannot be read"),
     Fault(
+        name="a file of the start itself is empty",
+        spec={"device": "cuda", "vendor": "nvidia"},
+        options=("--volume=/dev/null:/opt/attn/entrypoint/libcuda.py:ro",),
+        code=95,
+        says=r"The start itself failed: AttributeError: module 'entrypoint.libcuda'",
+    ),
+    Fault(
         name="a configuration that is not there",
         command=("/data/axolotl", "train", "/data/none.yml"),
         files=PROGRAM,
