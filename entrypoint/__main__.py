@@ -10,6 +10,12 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from entrypoint.main import main
+try:
+    from entrypoint.main import main
 
-sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a code and may go past it)
+    from entrypoint.broken import go_past
+
+    code = go_past(error, sys.argv[1:])
+sys.exit(code)

@@ -23,42 +23,20 @@ from entrypoint.start import HOME, Start
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one start and return the exit code; with a command that may start, it does not return."""
+    """Run one start and return the exit code; with a command that may start, it does not return.
+
+    Raises BrokenImageError, and what nobody foresaw.
+    """
     hold_closed()
     _catch_signals()
     try:
-        return _in_any_case(argv, dict(os.environ))
+        return _start(argv, dict(os.environ))
     except Interrupted as interruption:
         say(f"{signal.Signals(interruption.signum).name} during the check: stopped.")
         return 128 + interruption.signum
     except LaunchError as error:
         say(str(error))
         return error.code
-
-
-def _in_any_case(argv: Sequence[str], environ: dict[str, str]) -> int:
-    """A start whose check is broken itself ends with 95, but a command that need not be checked begins all the same."""
-    try:
-        return _start(argv, dict(environ))
-    except LaunchError:
-        raise
-    except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a code and may go past it)
-        broken = error if isinstance(error, BrokenImageError) else _unforeseen(error)
-    say(f"FAIL (95 INTERNAL): {broken.what}")
-    say(f"  what to do: {broken.advice}")
-    mode = environ.get("ATTN_CHECK", "").strip()
-    if mode in {"warn", "off"} and argv and argv[0] != "check":
-        say(f"ATTN_CHECK={mode}: the command runs all the same.")
-        launch.become(launch.resolve(argv, environ), argv, environ)
-    return 95
-
-
-def _unforeseen(error: Exception) -> BrokenImageError:
-    import traceback
-
-    say(traceback.format_exc().rstrip())
-    what = f"The start itself failed: {type(error).__name__}: {error}"
-    return BrokenImageError(what, "Report it; ATTN_CHECK=warn goes past it.")
 
 
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:

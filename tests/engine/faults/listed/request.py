@@ -52,11 +52,10 @@ FAULTS: Final = (
     no_command("a script without #!", "/data/script", 126, r"Give it a first line such as #!/bin/sh", script="true\n"),
     Fault(name="a broken image.json", spec={"schema": 0}, code=95, says=r"image.json cannot be read"),
     Fault(
-        name="a file of the start itself is empty",
-        spec={"device": "cuda", "vendor": "nvidia"},
+        name="a file of the start itself is gone",
         options=("--volume=/dev/null:/opt/attn/entrypoint/libcuda.py:ro",),
         code=95,
-        says=r"The start itself failed: AttributeError: module 'entrypoint.libcuda'",
+        says=r"The start itself failed: ImportError: cannot import name 'libcuda'",
     ),
     Fault(
         name="a configuration that is not there",
