@@ -31,6 +31,8 @@ def see(fault: Fault, check: str, folder: Path, image: str) -> Seen:
         codes = tuple(process.wait(PATIENCE) for process in running.values())
     finally:
         subprocess.run(["docker", "rm", "--force", *running], capture_output=True, check=False)
+        for process in running.values():
+            process.wait(PATIENCE)
     return Seen(codes=codes, ran=len([*box.data.glob("ran-*")]), text=box.text or written(box))
 
 
