@@ -14,9 +14,15 @@ from tests.launcher.launchers import ContainerLauncher, wait_until
 SIGNALLER: Final = """
 import os, signal, sys
 for pid in filter(str.isdigit, os.listdir("/proc")):
-    words = open(f"/proc/{pid}/cmdline").read().split(chr(0))
+    try:
+        words = open(f"/proc/{pid}/cmdline").read().split(chr(0))
+    except OSError:  # it has ended
+        continue
     if "-m" in words and sys.argv[2] in words:
         os.kill(int(pid), signal.Signals["SIG" + sys.argv[1]])
+        break
+else:
+    sys.exit("there is no such child")
 """
 
 

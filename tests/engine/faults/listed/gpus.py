@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Final
 
 from tests.engine.faults.fault import RUNS, Fault
-from tests.patience import SHORT
 
 NVIDIA: Final = {"device": "cuda", "vendor": "nvidia"}
 AMD: Final = {"device": "cuda", "vendor": "amd"}
@@ -55,7 +54,7 @@ FAULTS: Final = (
         says=r"does not support NVIDIA Fake \(compute capability 8.9\)",
     ),
     one_of_eight("crashes", "crash in correctness", 94, r"sdpa crashed with SIGSEGV in correctness \(causal-d64\)"),
-    one_of_eight("hangs", "hang in performance", 94, r"hung or waited in performance", ATTN_TIMEOUT=SHORT),
+    one_of_eight("hangs", "hang in performance", 94, r"hung or waited in performance", ATTN_TIMEOUT="15"),
     one_of_eight("computes wrong numbers", "wrong", 92, r"sdpa computes wrong numbers"),
     one_of_eight("has an illegal access", "raise in correctness", 94, r"an illegal memory access was encountered"),
     one_of_eight("is killed for memory", "killed in correctness", 95, r"The check was killed in correctness"),

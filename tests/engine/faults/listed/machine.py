@@ -59,7 +59,7 @@ FAULTS: Final = (
         gpus=8,
         options=("--ulimit=nofile=16",),
         code=95,
-        says=r"The check itself failed: OSError: \[Errno 24\] Too many open files",
+        says=r"The check itself failed: OSError: \[Errno 24\] Too many open files(?P<any>.*)",
     ),
     Fault(
         name="a fifth of a processor (the image's own check)",

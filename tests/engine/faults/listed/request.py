@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from tests.engine.faults.box import signalled
 from tests.engine.faults.fault import RUNS, SCRIPT, Fault
-from tests.patience import SHORT
 
 CONFIG: Final = """\
 base_model: /data/model
@@ -80,5 +79,5 @@ FAULTS: Final = (
         code=RUNS,
         says=r"Not rehearsed: the container's memory ran out in compare",
     ),
-    rehearsed("a rehearsal that hangs", "hang", 94, r"hung or waited", ATTN_TIMEOUT=SHORT),
+    rehearsed("a rehearsal that hangs", "hang", 94, r"hung or waited", ATTN_TIMEOUT="12"),
 )
