@@ -12,6 +12,12 @@ if not __package__:
     gc.disable()  # a start lives for milliseconds, or waits for its children: there is nothing to collect
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from entrypoint.main import main
+try:
+    from entrypoint.main import main
 
-sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a code and may go past it)
+    from entrypoint.broken import go_past
+
+    code = go_past(error, sys.argv[1:])
+sys.exit(code)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from entrypoint.settings import Settings
     from entrypoint.spec import ImageSpec
 
-CACHE_SCHEMA: Final = 1
+CACHE_SCHEMA: Final = 2
 LIFETIME: Final = 24 * 3600.0  # seconds; cluster-health-scanner, GKE's, trusts a node check for as long
 KEPT: Final = ("PASS", "DEGRADED")
 # Variables that begin so decide which GPUs, packages and kernels a run gets. A verdict under one value says nothing
@@ -117,8 +117,7 @@ def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any
     """The report kept for `key`, or None. Whatever is wrong with a file is passed to `note` in a sentence."""
     path = _path(directory, key)
     try:
-        with open(path, "rb") as file:
-            text = file.read(_LARGEST + 1)
+        text = seal.content_of(path, _LARGEST + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -126,7 +125,7 @@ def load(directory: str, key: Key, note: Callable[[str], None]) -> dict[str, Any
         return None
     try:
         entry = json.loads(text) if len(text) <= _LARGEST else None
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     try:
         return _report_of(entry, key, time.time())
@@ -144,6 +143,8 @@ def _report_of(entry: object, key: Key, now: float) -> dict[str, Any]:
     report: dict[str, Any] = entry["report"]
     if report.get("verdict") not in KEPT:
         raise ValueError("it holds no verdict that lets a start go on")
+    if entry.get("digest") != _digest(report):
+        raise ValueError("it is not as it was written")
     saved = entry.get("saved")
     if not isinstance(saved, (int, float)) or not 0 <= now - saved <= LIFETIME:
         raise ValueError(f"it is older than {LIFETIME / 3600:.0f} hours or from the future")
@@ -155,11 +156,16 @@ def save(directory: str, key: Key, report: dict[str, Any], note: Callable[[str],
     if report["verdict"] not in KEPT:
         return
     path = _path(directory, key)
-    entry = {"schema": CACHE_SCHEMA, "key": key, "saved": time.time(), "report": report}
+    entry = {"schema": CACHE_SCHEMA, "key": key, "saved": time.time(), "report": report, "digest": _digest(report)}
     try:
         write_atomically(path, json.dumps(entry))
     except OSError as error:
         note(f"The verdict could not be kept in {directory} ({error.strerror}): the next start checks again.")
+
+
+def _digest(report: dict[str, Any]) -> str:
+    """Of a report as it stands in an entry: one that was edited, or has lost a part, would stop a start or mislead."""
+    return digest.of(json.dumps(report).encode())
 
 
 def write_atomically(path: StrPath, text: str) -> None:

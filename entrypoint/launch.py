@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 
 from entrypoint.errors import LaunchError
 from entrypoint.light import TYPE_CHECKING
@@ -41,8 +40,6 @@ def resolve(command: Sequence[str], environ: Mapping[str, str]) -> str:
 
 def become(path: str, command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """Replace this process by `command`. Raises LaunchError when the kernel refuses."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     # Python ignores these two from its start, and an ignored signal stays ignored across exec: CMD would never see
     # the broken pipe of `CMD | head`.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

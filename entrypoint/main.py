@@ -7,7 +7,7 @@ import signal
 
 from entrypoint import launch
 from entrypoint.arguments import asks_for_help, parse, usage
-from entrypoint.console import say
+from entrypoint.console import answer, hold_closed, say
 from entrypoint.devices import NVIDIA
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, UsageError
 from entrypoint.light import TYPE_CHECKING, replace
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one start and return the exit code; with a command that may start, it does not return."""
+    """Run one start and return the exit code; with a command that may start, it does not return.
+
+    Raises BrokenImageError, and what nobody foresaw.
+    """
+    hold_closed()
     _catch_signals()
     try:
         return _start(argv, dict(os.environ))
@@ -36,16 +40,12 @@ def main(argv: Sequence[str]) -> int:
     except LaunchError as error:
         say(str(error))
         return error.code
-    except BrokenImageError as error:
-        say(f"FAIL (95 INTERNAL): {error.what}")
-        say(f"  what to do: {error.advice}")
-        return 95
 
 
 def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
     spec = _spec(os.path.join(HOME, "image.json"))
     if asks_for_help(argv):
-        print(usage(spec), end="")
+        answer(usage(spec))
         return 0
     try:
         arguments = parse(argv)
@@ -107,8 +107,12 @@ def _finish(start: Start, settings: Settings, report: dict[str, Any], path: str)
 def _catch_signals() -> None:
     """As process 1 of a container we get no default action of the kernel: without a handler, SIGTERM does nothing."""
 
+    stops = (signal.SIGTERM, signal.SIGINT)
+
     def interrupt(signum: int, _: object) -> None:
+        for each in stops:  # one is enough: another would end the clearing up
+            signal.signal(each, signal.SIG_IGN)
         raise Interrupted(signum)
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in stops:
         signal.signal(signum, interrupt)

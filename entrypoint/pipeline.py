@@ -45,11 +45,18 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  (whatever it is, the user gets a verdict and may go past it)
         import traceback
 
-        from entrypoint.judge.cause import cause
+        return {**start.refused(settings.backend, _failed(error)), "logs": [traceback.format_exc()]}
 
-        what = f"The check itself failed: {cause(f'{type(error).__name__}: {error}')}"
-        failure = EntrypointError(what, "Report it; ATTN_CHECK=warn goes past it.")
-        return {**start.refused(settings.backend, failure), "logs": [traceback.format_exc()]}
+
+def _failed(error: Exception) -> EntrypointError:
+    """What became of the check itself, and what to do."""
+    from entrypoint.judge.cause import cause
+
+    why = cause(f"{type(error).__name__}: {error}")
+    if isinstance(error, BlockingIOError) or "start new thread" in why:
+        advice = "Allow the container more of them (docker run --pids-limit, ulimit -u)."
+        return EntrypointError(f"The check could not start a process or thread: {why}", advice)
+    return EntrypointError(f"The check itself failed: {why}", "Report it; ATTN_CHECK=warn goes past it.")
 
 
 def _preflight(start: Start, settings: Settings, devices: Devices) -> Settings:

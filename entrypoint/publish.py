@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from entrypoint.cache import write_atomically
-from entrypoint.console import write
+from entrypoint.console import answer, write
 from entrypoint.light import TYPE_CHECKING, suppress
 from entrypoint.text import summary, to_json, to_text
 
@@ -34,8 +33,7 @@ def publish(start: Start, path: str, report: dict[str, Any]) -> int:
     if start.speaks or report["verdict"] != "PASS":
         write(to_text(report))
     if start.speaks and start.arguments.as_json:
-        sys.stdout.write(to_json(report))
-        sys.stdout.flush()
+        answer(to_json(report))
     return _code(start, int(report["code"]["number"]))
 
 

@@ -7,6 +7,7 @@ in the next one.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -32,17 +33,18 @@ Seal = dict[str, tuple[int, str]]  # size in bytes and SHA-256 of each file, by 
 def read(folder: str) -> Seal:
     """The seal of `folder`; empty where there is none. Raises ValueError for a file that is no seal."""
     try:
-        with open(os.path.join(folder, NAME), "rb") as file:
-            document = json.loads(file.read())
+        document = json.loads(content_of(os.path.join(folder, NAME)))
     except FileNotFoundError:
         return {}
+    except RecursionError:
+        raise ValueError(f"{NAME} cannot be read (it is nested without an end)") from None
     except OSError as error:
         raise ValueError(f"{NAME} cannot be read ({error.strerror})") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise ValueError(f"{NAME} is none of this version")
     try:
         return {str(path): (int(size), str(digest)) for path, (size, digest) in document["files"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{NAME} is incomplete") from error
 
 
@@ -57,7 +59,9 @@ def broken(folder: str, seal: Mapping[str, tuple[int, str]], *, thorough: bool) 
         whole = os.path.join(folder, path)
         try:
             found = os.stat(whole)
-            same = found.st_size == size and (not thorough or digest_of(whole) == digest)
+            same = (
+                stat.S_ISREG(found.st_mode) and found.st_size == size and (not thorough or digest_of(whole) == digest)
+            )
         except FileNotFoundError:
             continue
         except OSError:
@@ -115,6 +119,14 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                 found = os.lstat(whole)
                 if stat.S_ISREG(found.st_mode):
                     yield path, found
+
+
+def content_of(path: str, most: int = -1) -> bytes:
+    """Of a file, or of its first bytes. Raises OSError, also for what is no file: of a pipe one would wait for ever."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        return file.read(most)
 
 
 def digest_of(path: str) -> str:

@@ -28,9 +28,5 @@ def container(tmp_path: Path, sdpa_cpu: str) -> ContainerLauncher:
 @pytest.fixture
 def gpu(container: ContainerLauncher) -> ContainerLauncher:
     """A container that seems to hold one GPU, and an image that supports Hopper alone."""
-    container.options += ["--device=/dev/null:/dev/nvidia0", "--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]
-    container.spec |= {"device": "cuda", "vendor": "nvidia"}
-    container.spec |= {"architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
-    container.spec["backends"][0]["architectures"] = ["hopper"]
-    container.spec["siblings"] = [{"id": "other-cu128", "platform": "cu128", "architectures": ["ada"]}]
+    container.give_gpus(1)
     return container

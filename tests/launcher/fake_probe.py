@@ -14,9 +14,11 @@ from pathlib import Path
 
 from entrypoint import events
 
-BEHAVIOUR = Path(__file__).with_name("behaviour").read_text().strip()
 ARGUMENTS = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 BACKEND, DEVICE = ARGUMENTS["--backend"], ARGUMENTS["--device"]
+# "wrong on cuda:3": the other GPUs are healthy.
+WORD, _, ONLY = Path(__file__).with_name("behaviour").read_text().strip().partition(" on ")
+BEHAVIOUR = WORD if ONLY in ("", DEVICE) else "healthy"
 EVENTS = os.fdopen(int(ARGUMENTS["--events"]), "w")
 PAGES = "\n".join(
     ["InductorError: LoweringException:", *["a page of code"] * 40, "AssertionError: libcuda.so cannot found!"]
@@ -46,6 +48,10 @@ def phase(name: events.Phase, detail: str = "") -> None:
     if BEHAVIOUR == f"compute in {name}":
         while True:  # as a slow machine does, or a loop without an end
             pass
+    if BEHAVIOUR == f"fill memory in {name}":
+        kept: list[bytes] = []
+        while True:
+            kept.append(b"1" * (1 << 22))
     if BEHAVIOUR == f"raise in {name}":
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if BEHAVIOUR == f"silent exit in {name}":
@@ -144,7 +150,7 @@ def main() -> None:
     emit(events.KernelsEvent(asked=BACKEND, names=("some_kernel",), observed=observed, recorded=1))
     emit(events.HealthEvent(reason="this device has no NVML"))
     phase("performance")
-    matmul = 80.0 if BEHAVIOUR == f"slow {DEVICE}" else 100.0
+    matmul = 80.0 if BEHAVIOUR == "slow" else 100.0
     emit(events.CeilingEvent(matmul_tflops=matmul, seconds=0.1, samples=(0.1,), planned=1))
     for direction in events.DIRECTIONS:
         emit(speed(direction))

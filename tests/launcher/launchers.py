@@ -124,15 +124,32 @@ class ContainerLauncher(Launcher):
         return "/data"
 
     def popen(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.argv(command, env), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def argv(self, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
         (self.folder / "image.json").write_text(json.dumps(self.spec))
-        mounts = [
+        variables = [f"--env={name}={value}" for name, value in env.items()]
+        run = ["docker", "run", "--rm", "--network=none", f"--name={self.name}", *self.mounts(), *variables]
+        return [*run, *self.options, self.image, *command]
+
+    def mounts(self) -> list[str]:
+        return [
             f"--volume={self.probe}:/opt/attn/entrypoint/probe:ro",
             f"--volume={self.folder / 'image.json'}:/opt/attn/image.json:ro",
             f"--volume={self.data}:/data",
         ]
-        variables = [f"--env={name}={value}" for name, value in env.items()]
-        argv = ["docker", "run", "--rm", "--network=none", f"--name={self.name}", *mounts, *variables, *self.options]
-        return subprocess.Popen([*argv, self.image, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def give_gpus(self, count: int) -> None:
+        """Let the container seem to hold GPUs, of which its image supports Hopper alone.
+
+        Docker makes their device nodes of /dev/null, and the driver's library is empty.
+        """
+        self.options += [f"--device=/dev/null:/dev/nvidia{index}" for index in range(count)]
+        self.options += ["--volume=/dev/null:/usr/lib/libcuda.so.1:ro"]
+        self.spec |= {"device": "cuda", "vendor": "nvidia"}
+        self.spec |= {"architectures": {"hopper": ["9.0"], "ada": ["8.9"]}, "supported": ["hopper"]}
+        self.spec["backends"][0]["architectures"] = ["hopper"]
+        self.spec["siblings"] = [{"id": "other-cu128", "platform": "cu128", "architectures": ["ada"]}]
 
     def signal(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
         subprocess.run(["docker", "kill", f"--signal={signum.name}", self.name], check=True, capture_output=True)

@@ -9,10 +9,10 @@ from tests.patience import CHECK, SHORT
 
 
 @pytest.fixture
-def gpus(gpu: ContainerLauncher) -> ContainerLauncher:
+def gpus(container: ContainerLauncher) -> ContainerLauncher:
     """A container that seems to hold eight."""
-    gpu.options += [f"--device=/dev/null:/dev/nvidia{index}" for index in range(1, 8)]
-    return gpu
+    container.give_gpus(8)
+    return container
 
 
 @pytest.mark.parametrize(("present", "code"), [(8, 0), (9, 94)])
@@ -29,7 +29,7 @@ def test_all_gpus_are_checked_at_the_same_time(gpus: ContainerLauncher, present:
 @pytest.mark.parametrize(("slow", "code"), [("warn", 0), ("fail", 93)])
 def test_a_gpu_off_its_siblings_is_named(gpus: ContainerLauncher, slow: str, code: int) -> None:
     """No floor is known of this model; the others tell."""
-    gpus.behave("slow cuda:3")
+    gpus.behave("slow on cuda:3")
 
     result = gpus.run(ATTN_TIMEOUT=CHECK, ATTN_SLOW=slow)
 

@@ -37,6 +37,9 @@ def test_what_was_kept_is_found(tmp_path: Path) -> None:
     [
         ({"key": {"image": "another"}}, "it was made for something else"),
         ({"report": {"verdict": "FAIL"}}, "it holds no verdict that lets a start go on"),
+        ({"report": {"verdict": "DEGRADED"}}, "it is not as it was written"),
+        ({"report": {"verdict": "PASS", "more": 1}}, "it is not as it was written"),
+        ({"digest": None}, "it is not as it was written"),
         ({"schema": 0}, "it is not a verdict of this version"),
         ({"saved": time.time() + 3600}, "older than 24 hours or from the future"),
     ],
@@ -49,6 +52,26 @@ def test_a_foreign_entry_is_ignored(tmp_path: Path, change: dict[str, Any], says
 
     assert cache.load(str(tmp_path), KEY, notes.append) is None
     assert says in notes[0]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into it, so that a start would never end."""
+    path = entry_of(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    notes: list[str] = []
+
+    assert cache.load(str(tmp_path), KEY, notes.append) is None
+    assert "cannot be read (it is no file)" in notes[0]
+
+
+def test_brackets_without_an_end_are_ignored(tmp_path: Path) -> None:
+    """More of them than Python's reader of JSON can count."""
+    entry_of(tmp_path).write_text("[" * 100_000)
+    notes: list[str] = []
+
+    assert cache.load(str(tmp_path), KEY, notes.append) is None
+    assert "it is not a verdict of this version" in notes[0]
 
 
 @pytest.mark.parametrize("verdict", ["FAIL", "NOT_CHECKED"])

@@ -49,10 +49,27 @@ def test_a_full_machine_has_one_job(group: Path) -> None:
 
 
 def test_without_control_groups_the_machine_counts(group: Path) -> None:
-    """Version 1 of them has other files; a guess too high costs little."""
+    """A guess too high costs little."""
     for name in ("cpu.max", "memory.max", "memory.current"):
         (group / name).unlink()
-    assert (limits.cpus(), limits.memory(), limits.jobs()) == (8, 64 * GIB, 8)
+    assert (limits.cpus(), limits.memory(), limits.jobs(), limits.oom_kills()) == (8, 64 * GIB, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("quota", "limit", "expected"), [("-1", 1 << 63, (8, 64 * GIB)), ("300000", 13 * GIB, (3, 12 * GIB))]
+)
+def test_version_1_of_control_groups_counts_too(quota: str, limit: int, expected: tuple[int, int], group: Path) -> None:
+    """Its files have other names, and other words for no limit."""
+    for name in ("cpu.max", "memory.max", "memory.current"):
+        (group / name).unlink()
+    (group / "cpu").mkdir()
+    (group / "memory").mkdir()
+    (group / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (group / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    (group / "memory/memory.limit_in_bytes").write_text(f"{limit}\n")
+    (group / "memory/memory.usage_in_bytes").write_text(f"{GIB}\n")
+    (group / "memory/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert ((limits.cpus(), limits.memory()), limits.oom_kills()) == (expected, 2)
 
 
 def test_what_cannot_be_read_is_one_job(group: Path) -> None:

@@ -60,11 +60,30 @@ def test_a_file_that_is_gone_is_made_again(folder: Path) -> None:
     assert seal.broken(str(folder), seal.read(str(folder)), thorough=True) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "files": {"a": 1}}', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "files": {"a": 1}}', "\0"),
+        *("[" * 100_000, '{"schema": 1, "files": {"a": [1e999, ""]}}'),
+    ],
+    ids=lambda text: text[:40],
+)
 def test_a_seal_that_is_none_is_an_error(folder: Path, text: str) -> None:
     """Not an empty seal: the files may be anything."""
     (folder / seal.NAME).write_text(text)
     with pytest.raises(ValueError, match=r"."):
+        seal.read(str(folder))
+
+
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    """In the place of a seal, or of an empty file that was sealed."""
+    settled(folder / "triton/empty", b"")
+    sealed = seal.write(str(folder), seal.read(str(folder)))
+    for path in ("triton/empty", seal.NAME):
+        (folder / path).unlink()
+        os.mkfifo(folder / path)
+    assert seal.broken(str(folder), sealed, thorough=True) == "triton/empty"
+    with pytest.raises(ValueError, match="it is no file"):
         seal.read(str(folder))
 
 
