@@ -7,6 +7,7 @@ measurement, its event, the verdict), case by case in the order of a start, up t
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from tests.defects.seeded import wrong_kernels
 from tests.unit.wrong_kernels import EVERYTHING, backend, kernel
 
 TABLE = Path(__file__).parents[1] / "data" / "defects.md"
+# Of tests/gpu/defects_by_depth.py.
+ON_A_GPU = TABLE.with_name("defects.h200.json")
 # In place of 2^31 elements: the far case as it is, in 40 MB.
 SMALL_FAR = 2**22
 INTRODUCTION = """\
@@ -131,7 +134,16 @@ def render(results: Mapping[str, Found]) -> str:
         rows.append(f"| {' | '.join((name, *cells))} |")
     head, *heads = results
     table = [f"| defect | {head} | in | {' | '.join(heads)} |", f"|{' --- |' * (3 + len(heads))}", *rows]
-    return "\n".join([INTRODUCTION, f"Found: {'; '.join(counts)}.", "", *table]) + "\n"
+    return "\n".join([INTRODUCTION, f"Found: {'; '.join(counts)}.", on_a_gpu(), "", *table]) + "\n"
+
+
+def on_a_gpu() -> str:
+    """What the kept run on a GPU found, by column."""
+    run = json.loads(ON_A_GPU.read_text(encoding="utf-8"))
+    columns = {head: column["found"] for head, column in run["defects"].items()}
+    counts = [f"{head}: {sum(map(bool, found.values()))} of {len(found)}" for head, found in columns.items()]
+    where = f"On an {run['gpu'].partition(',')[0]} ({run['date']}, torch {run['torch']})"
+    return f"{where}: {'; '.join(counts)}; .github/MEASURED.md says what not, and why."
 
 
 def main() -> int:
