@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["full", "window"]
+# Pairs of positions of a block mask that is made without a compiler: a gigabyte or two.
+MOST_PAIRS: Final = 2**28
 _FLASH: Final = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 
@@ -192,7 +194,28 @@ def _mask(config: Any, problem: Problem, positions: Tensor, window: int | None) 
         "position_ids": positions,
     }
     taken = inspect.signature(make).parameters
-    return make(**{name: value for name, value in given.items() if name in taken})
+    with _without_compiler(batch):
+        return make(**{name: value for name, value in given.items() if name in taken})
+
+
+@contextmanager
+def _without_compiler(batch: Batch) -> Iterator[None]:
+    """FlexAttention's block mask is made by plain torch, where transformers would compile that for 20 s and more.
+
+    The mask is the same and its making is not timed; a training makes it once for all its layers. One that would take
+    gigabytes, a few bytes for each pair of positions, is compiled.
+    """
+    from transformers import masking_utils
+
+    create = getattr(masking_utils, "create_block_mask", None)
+    if create is None or batch.rows * batch.length**2 > MOST_PAIRS:
+        yield
+        return
+    masking_utils.create_block_mask = lambda *args, **given: create(*args, **{**given, "_compile": False})
+    try:
+        yield
+    finally:
+        masking_utils.create_block_mask = create
 
 
 def _padding(batch: Batch, where: torch.device) -> Tensor:

@@ -32,3 +32,32 @@ def test_a_training_that_asks_for_another_backend_gets_the_one_that_is_right(sdp
     assert all(milliseconds > 0 for milliseconds in sdpa["milliseconds"].values())
     assert choice["overlay"] == {"attn_implementation": "sdpa"}
     assert f'"axolotl_config_path": "{choice["file"]}"' in ran.stdout
+
+
+BLOCK_MASKS = """
+import contextlib, torch
+from entrypoint.race import batch as batches, layer
+from entrypoint.shape import Shape
+
+shape = Shape(heads=4, kv_heads=2, head_dim=64, value_dim=64, scale=0.125, rows=2, length=256, dtype="float32",
+              packed=True, window=96)
+batch = batches.batch_of(shape, one_row=True)
+problem = layer.Problem(shape=shape, batch=batch, where=torch.device("cpu"))
+config, positions = layer._config("flex_attention", shape, 96), layer.positions_of(batch, problem.where)
+ours = layer._mask(config, problem, positions, 96)
+layer._without_compiler = lambda batch: contextlib.nullcontext()
+theirs = layer._mask(config, problem, positions, 96)
+for name in ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices", "q_num_blocks", "q_indices"):
+    assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+rows = torch.arange(batch.length)
+pairs = [each.mask_mod(0, 0, rows[:, None], rows[None]) for each in (ours, theirs)]
+assert torch.equal(*pairs) and 0 < pairs[0].sum() < batch.length**2
+print("the same")
+"""
+
+
+def test_a_block_mask_made_without_a_compiler_is_the_one_that_transformers_makes(sdpa_cpu: str) -> None:
+    """Packed documents and a window; transformers compiles the making of it, for 20 s on a GPU's host."""
+    run = ("run", "--rm", "--network=none", "--env=ATTN_CHECK=off", "--env=PYTHONPATH=/opt/attn", sdpa_cpu)
+    done = docker(*run, "python", "-P", "-c", BLOCK_MASKS)
+    assert done.stdout == "the same\n", done.stderr
