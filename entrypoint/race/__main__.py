@@ -181,7 +181,12 @@ class Pace:
 
 
 def _take_turns(runners: Sequence[Runner], clock: Clock, pace: Pace, log: EventLog) -> None:
-    """Rounds in which each has one turn, so that a clock that drifts or a neighbour's load meets all alike."""
+    """Rounds in which each has one turn, so that a clock that drifts or a neighbour's load meets all alike.
+
+    What was timed before is forgotten: packages do things at their first calls that they never do again.
+    """
+    for runner in runners:
+        runner.samples.clear()
     least, most = pace.rounds
     running = list(runners)
     for number in range(most):

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -157,6 +158,20 @@ def test_events_surround_the_call_alone_and_are_read_after_synchronizing() -> No
     )
     assert clock.sample(call, lambda: stream.log.append("prepare"), 2) == pytest.approx([0.005, 0.005])
     assert stream.log == ["prepare", "clear", "record", "call", "record"] * 2 + ["look", "synchronize"]
+
+
+@pytest.mark.parametrize(("launching", "cleared"), [(0.0, 1), (2.5 * timing.CLEARING, 3), (9.0, timing.MOST_CLEARED)])
+def test_a_call_waits_behind_work_for_as_long_as_it_is_launched(launching: float, cleared: int) -> None:
+    """The first has nothing to go by; after it the GPU is busy until Python has launched the call."""
+    script, stream, clears = Script(), Stream(), [0]
+
+    def clear() -> None:
+        clears[0] += 1
+
+    wait = partial(stream.log.append, "synchronize")
+    clock = timing.EventClock(event=stream.event, synchronize=wait, clear_cache=clear, now=script.now)
+    clock.sample(script.spend(itertools.repeat(launching)), lambda: None, 2)
+    assert clears[0] == 1 + cleared
 
 
 def test_the_flops_of_the_convention() -> None:

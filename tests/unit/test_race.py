@@ -231,6 +231,7 @@ def turns(
             problem=problem,
             inputs=inputs,
             layers={"full": cast(layer.Layer, FakeLayer(clock, each, fails=name == fails))},
+            samples={("full", "forward"): [9.0] * 99, ("full", "backward"): [9.0] * 99},  # first calls do not count
         )
         for name, each in seconds.items()
     ]
