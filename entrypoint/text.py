@@ -207,7 +207,8 @@ def _sensors(health: Row) -> HealthEvent:
 
 def _backend(report: Report) -> list[str]:
     backend = report["backend"]
-    kernels = ", ".join(name[:48] for name in backend["kernels"][:2]) or "none seen"
+    # Forward and backward; a CPU's are alike as far as they are shown.
+    kernels = ", ".join(dict.fromkeys(name[:48] for name in backend["kernels"][:2])) or "none seen"
     text = f"{backend['requested']} asked for, {backend['observed'] or 'unknown'} observed: {kernels}"
     lines = [_line("backend", text)]
     forced = backend.get("forced", {})  # absent from reports of earlier versions
