@@ -181,6 +181,8 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     if not any(ours.get(name) for name in _SELECTIONS):
         ours["CUDA_VISIBLE_DEVICES"] = "0"
     data = os.path.join(ours.get("TMPDIR") or "/tmp", "attn", "datasets")
+    # To compile Axolotl's packing takes a second, and to pack a handful of documents without that nothing.
+    ours = {"NUMBA_DISABLE_JIT": "1", **ours}
     return {**ours, "HF_DATASETS_CACHE": data, "AXOLOTL_DO_NOT_TRACK": "1", "WANDB_MODE": "disabled"}
 
 

@@ -17,6 +17,7 @@ from entrypoint.rehearsal import events
 WORD = (Path(__file__).parents[1] / "probe/behaviour").read_text().strip().removeprefix("rehearsal ")
 ARGUMENTS = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 STREAM = os.fdopen(int(ARGUMENTS["--events"]), "w")
+VARIABLES = ("RANK", "CUDA_VISIBLE_DEVICES", "NUMBA_DISABLE_JIT")
 WRITTEN: Counter[str] = Counter()
 
 
@@ -27,7 +28,7 @@ def emit(event: events.RehearsalEvent) -> None:
 
 def main() -> None:
     print("arguments", json.dumps({name: ARGUMENTS[name] for name in ("--flags", "--merged", "--device", "--backend")}))
-    print("environment", json.dumps({name: os.environ.get(name) for name in ("RANK", "CUDA_VISIBLE_DEVICES")}))
+    print("environment", json.dumps({name: os.environ.get(name) for name in VARIABLES}))
     emit(events.StageEvent(name="import"))
     emit(
         events.ShrunkEvent(

@@ -58,7 +58,16 @@ def test_the_child_gets_the_run_as_it_will_be_and_one_process(launcher: ProcessL
     assert (arguments["--device"], arguments["--backend"]) == ("cpu", "sdpa")
     assert json.loads(arguments["--flags"]) == [["sequence_len", 128]]
     assert json.loads(arguments["--merged"])["sequence_len"] == 128
-    assert environment == {"RANK": None, "CUDA_VISIBLE_DEVICES": "2"}
+    assert environment == {"RANK": None, "CUDA_VISIBLE_DEVICES": "2", "NUMBA_DISABLE_JIT": "1"}
+
+
+def test_only_the_child_packs_without_a_compiler_and_the_user_may_say_otherwise(launcher: ProcessLauncher) -> None:
+    program = Path(launcher.python).with_name("axolotl")
+    program.write_text("#!/bin/sh\necho numba ${NUMBA_DISABLE_JIT-compiles}\n")
+
+    assert train(launcher).stdout == b"numba compiles\n"
+    train(launcher, "wrong", NUMBA_DISABLE_JIT="0")
+    assert '"NUMBA_DISABLE_JIT": "0"' in part(launcher)["log"]
 
 
 @pytest.mark.parametrize(("word", "code", "says"), [("wrong", 92, "the loss is 7.69% off"), ("crash", 94, "SIGSEGV")])
