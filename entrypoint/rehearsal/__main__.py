@@ -52,7 +52,7 @@ def rehearse(task: prepare.Task, log: Stages) -> None:
     cfg = prepare.configured(task, log)
     log.enter("data")
     rows = prepare.rows(task, cfg)
-    loaded = load(cfg, rows, log)
+    loaded = load(task, cfg, rows, log)
     if loaded is not None:
         run(task, loaded, log)
 

@@ -51,6 +51,15 @@ class ChangedEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryEvent:
+    """The device's memory before the model is loaded, in bytes. `own` is what torch keeps for the rehearsal."""
+
+    free: int
+    total: int
+    own: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchEvent:
     """The batch on which attentions are compared: its rows, their length, and how many documents they hold.
 
@@ -154,6 +163,7 @@ RehearsalEvent = (
     StageEvent
     | ShrunkEvent
     | ChangedEvent
+    | MemoryEvent
     | BatchEvent
     | ComparedEvent
     | LeakEvent
@@ -168,6 +178,7 @@ NAMES: Final[Mapping[type[RehearsalEvent], str]] = {
     StageEvent: "stage",
     ShrunkEvent: "shrunk",
     ChangedEvent: "changed",
+    MemoryEvent: "memory",
     BatchEvent: "batch",
     ComparedEvent: "compared",
     LeakEvent: "leak",

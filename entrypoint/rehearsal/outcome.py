@@ -17,6 +17,7 @@ from entrypoint.rehearsal.events import (
     EndEvent,
     LeakEvent,
     LeftEvent,
+    MemoryEvent,
     RaisedEvent,
     RehearsalEvent,
     ShrunkEvent,
@@ -32,6 +33,7 @@ class Rehearsal(Witness[RehearsalEvent]):
     TYPES = TYPES
 
     shrunk: ShrunkEvent | None = None
+    memory: MemoryEvent | None = None
     batch: BatchEvent | None = None
     compared: ComparedEvent | None = None
     leak: LeakEvent | None = None
@@ -79,6 +81,7 @@ class Rehearsal(Witness[RehearsalEvent]):
 # The field of each event that comes once.
 _ONCE: Final[dict[type, str]] = {
     ShrunkEvent: "shrunk",
+    MemoryEvent: "memory",
     BatchEvent: "batch",
     ComparedEvent: "compared",
     LeakEvent: "leak",

@@ -37,7 +37,13 @@ def main() -> None:
         )
     )  # fmt: skip
     emit(events.ChangedEvent(reduced=("rows of 256 instead of 8192 positions",), off=()))
+    if WORD == "full":
+        emit(events.MemoryEvent(free=7 << 30, total=140 << 30, own=0))
     emit(events.StageEvent(name="compare", detail="run"))
+    if WORD in {"full", "too large"}:
+        reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB"
+        kind = reason.partition(":")[0]
+        emit(events.RaisedEvent(stage="compare", part="run", kind=kind, reason=reason, where="", out_of_memory=True))
     if WORD == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if WORD == "hang":

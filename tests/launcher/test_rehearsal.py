@@ -81,6 +81,24 @@ def test_a_failure_stops_the_start_with_its_reason(launcher: ProcessLauncher, wo
     assert says in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "code", "says"),
+    [
+        ("too large", 90, "The device's memory runs out at micro_batch_size 1 with 2 of 32 layers alone"),
+        ("full", 95, "Other processes hold 133 of 140 GiB of cpu; the rehearsal needs it to itself"),
+    ],
+)
+def test_who_used_up_the_memory_decides_what_is_said(
+    launcher: ProcessLauncher, word: str, code: int, says: str
+) -> None:
+    result = train(launcher, word)
+
+    assert (result.code, result.stdout) == (code, b""), result.stderr
+    assert says in launcher.report()["reasons"][0]
+    assert part(launcher)["verdict"] == ("FAIL" if code == 90 else "NOT_CHECKED")
+    assert train(launcher, word, ATTN_CHECK="warn").stdout == b"trained sdpa\n"
+
+
 def test_a_hang_ends_with_the_limit_of_check_and_rehearsal_together(launcher: ProcessLauncher) -> None:
     result = train(launcher, "hang", ATTN_TIMEOUT="10")
 
