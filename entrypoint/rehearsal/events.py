@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 from entrypoint.events import KernelsEvent, encode_as
 
-Stage = Literal["import", "model", "data", "configuration", "load", "observe", "compare", "steps"]
+Stage = Literal["import", "wait", "model", "data", "configuration", "load", "observe", "compare", "steps"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 # The run's attention is called in these: a crash or a hang there is what the run itself would meet.
 RUNNING: Final = ("observe", "compare", "steps")

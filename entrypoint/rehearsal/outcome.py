@@ -28,7 +28,8 @@ from entrypoint.rehearsal.events import (
 
 @dataclass(kw_only=True)
 class Rehearsal(Witness[RehearsalEvent]):
-    """Events of one rehearsing child by kind. `compiled` counts kernels that it had to compile."""
+    """Events of one rehearsing child by kind. `compiled` counts kernels that it had to compile, `lasted` the
+    seconds that the start waited for it."""
 
     TYPES = TYPES
 
@@ -44,6 +45,7 @@ class Rehearsal(Witness[RehearsalEvent]):
     left: LeftEvent | None = None
     end: EndEvent | None = None
     compiled: int = 0
+    lasted: float = 0.0
     reduced: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
 

@@ -9,22 +9,26 @@ from typing import Any
 import pytest
 
 from tests.launcher.launchers import ProcessLauncher, Result
-from tests.launcher.test_preflight import axolotl, launcher, write
+from tests.launcher.test_preflight import launcher, write
 
 __all__ = ["launcher"]  # the fixture
 KEYS = "micro_batch_size: 1\ngradient_accumulation_steps: 1\nattn_implementation: sdpa\n"
 WORDS = ["left", "crash", "hang", "wrong"]
 
 
-def train(launcher: ProcessLauncher, word: str = "healthy", *flags: str, keys: str = "", **env: str) -> Result:
-    """A start of `axolotl train` with a model whose config.json is there."""
+def command(launcher: ProcessLauncher, word: str, keys: str = "") -> tuple[str, str, str]:
+    """`axolotl train` with a model whose config.json is there."""
     launcher.behave(f"rehearsal {word}")
     model = launcher.folder / "model"
     model.mkdir(exist_ok=True)
     shape = {"model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 32}
     (model / "config.json").write_text(json.dumps(shape))
-    done: Result = axolotl(launcher, f"{KEYS}base_model: {model}\n{keys}", *flags, **env)
-    return done
+    file = write(launcher, f"{KEYS}base_model: {model}\n{keys}")
+    return str(Path(launcher.python).with_name("axolotl")), "train", file
+
+
+def train(launcher: ProcessLauncher, word: str = "healthy", *flags: str, keys: str = "", **env: str) -> Result:
+    return launcher.run(*command(launcher, word, keys), *flags, **env)
 
 
 def part(launcher: ProcessLauncher) -> dict[str, Any]:
