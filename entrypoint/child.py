@@ -19,6 +19,7 @@ from typing import IO, Any, Final, Generic, TypeVar
 
 from entrypoint import activity, devices, limits
 from entrypoint.events import Depth, Event
+from entrypoint.lines import GO
 from entrypoint.outcome import LOG_TAIL, Outcome, Overrun, Witness
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
@@ -50,25 +51,55 @@ class Share:
 class Worker(Generic[W]):
     """One `python -m MODULE ARGUMENTS --events FD`, a child of this package.
 
-    Use as a context manager: leaving it ends the whole process group.
+    Use as a context manager: leaving it ends the whole process group. One that `waits` reads "go" from its stdin before
+    it does what matters, and ends when it reads nothing: so it does when its parent is killed.
     """
 
-    def __init__(self, home: str, module: str, arguments: Sequence[str], environ: dict[str, str], outcome: W) -> None:
+    def __init__(  # noqa: PLR0913 (what a process is made of)
+        self,
+        home: str,
+        module: str,
+        arguments: Sequence[str],
+        environ: dict[str, str],
+        outcome: W,
+        *,
+        waits: bool = False,
+    ) -> None:
         self.outcome = outcome
         self._step_began = time.monotonic()
         self._watched: tuple[float, float] | None = None  # when, and the processor seconds used by then
         self._oom_kills = limits.oom_kills()
-        self._process, self._events = spawn(module, arguments, _environment(home, environ))
+        self.asked = (arguments, environ)
+        more = ["--wait", "0"] if waits else []
+        stdin = subprocess.PIPE if waits else subprocess.DEVNULL
+        self._process, self._events = spawn(module, [*arguments, *more], _environment(home, environ), stdin)
 
     def __enter__(self) -> Worker[W]:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the child, unless that has been done: its number may be another process's by now."""
+        if self._events.closed:
+            return
         self.kill()
         self._process.wait()
         self._events.close()
         if self._process.stdout:
             self._process.stdout.close()
+
+    def go(self) -> bool:
+        """Let a child that waits go on; False where it has ended."""
+        if self._process.stdin is None or self._process.poll() is not None:
+            return False
+        try:
+            with self._process.stdin as stdin:
+                stdin.write(GO)
+        except BrokenPipeError:
+            return False
+        return True
 
     def kill(self) -> None:
         """End the child and everything it started, such as compiler workers, at once."""
@@ -172,7 +203,7 @@ class Child(Worker[Outcome]):
 
 
 def spawn(
-    module: str, arguments: Sequence[str], environ: Mapping[str, str]
+    module: str, arguments: Sequence[str], environ: Mapping[str, str], stdin: int = subprocess.DEVNULL
 ) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """`python -m MODULE ARGUMENTS --events FD` in a session of its own, and the pipe of its events.
 
@@ -183,7 +214,7 @@ def spawn(
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(write_end,),

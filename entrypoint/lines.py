@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TextIO
+from typing import Any, ClassVar, Final, Self, TextIO
 
 from entrypoint.events import encode_as
+
+GO: Final = b"go\n"  # the only line that a child may be waiting for
 
 
 def private(descriptor: int) -> TextIO:

@@ -12,13 +12,20 @@ from entrypoint.settings import AUTO
 from entrypoint.start import HOME
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Final
 
     from entrypoint.auto.start import Auto
+    from entrypoint.child import Worker
     from entrypoint.devices import Devices
     from entrypoint.preflight.flight import Flight
+    from entrypoint.rehearsal.outcome import Rehearsal
+    from entrypoint.rehearse import Wanted
     from entrypoint.settings import Settings
     from entrypoint.start import Start
+
+# Processors for each GPU, with memory for a process on each, from which on one may import beside the check.
+SPARE: Final = 8
 
 
 def verdict(start: Start, settings: Settings) -> dict[str, Any]:
@@ -38,6 +45,7 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
         if report is None:
             from entrypoint.checked import measured
 
+            start.early = _early(start, settings)
             report = measured(start, settings, devices, key)
         return _rehearsed(start, settings, key, _on_these_gpus(start, report))
     except EntrypointError as error:
@@ -46,6 +54,9 @@ def verdict(start: Start, settings: Settings) -> dict[str, Any]:
         import traceback
 
         return {**start.refused(settings.backend, _failed(error)), "logs": [traceback.format_exc()]}
+    finally:
+        if start.early is not None:
+            start.early.end()
 
 
 def _failed(error: Exception) -> EntrypointError:
@@ -164,16 +175,37 @@ def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: 
     """The report with the rehearsal of the run that may now start; untouched where none may, or nobody wants one."""
     if start.flight is None or settings.rehearse == "off" or report["code"]["number"]:
         return report
-    from entrypoint.rehearse import Wanted, rehearsed
+    from entrypoint.rehearse import rehearsed
 
-    wanted = Wanted(
-        flight=start.flight,
+    return rehearsed(_wanted(start, start.flight, settings, key, report["notes"].append), report)
+
+
+def _early(start: Start, settings: Settings) -> Worker[Rehearsal] | None:
+    """The rehearsal's child, importing beside the check of GPUs where there are processors to spare: compilers and
+    clocks of the check shall not notice it. Under `auto` the configuration is not final before the check."""
+    if start.flight is None or start.auto or settings.rehearse == "off" or start.spec.device == "cpu":
+        return None
+    from entrypoint import limits
+    from entrypoint.rehearse import begun
+
+    if limits.jobs() < SPARE * start.devices.count:
+        return None
+    return begun(_wanted(start, start.flight, settings, None, start.notes.append))
+
+
+def _wanted(
+    start: Start, flight: Flight, settings: Settings, key: cache.Key | None, note: Callable[[str], None]
+) -> Wanted:
+    from entrypoint.rehearse import Wanted
+
+    return Wanted(
+        flight=flight,
         home=HOME,
         environ=start.environ,
         seconds=settings.timeout,
         deadline=start.started + settings.timeout,
         directory=settings.cache,
         key=key,
-        note=report["notes"].append,
+        note=note,
+        early=start.early,
     )
-    return rehearsed(wanted, report)

@@ -22,6 +22,7 @@ from entrypoint.rehearsal import configuration
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from entrypoint.child import Worker
     from entrypoint.rehearsal.events import RehearsalEvent
     from entrypoint.rehearsal.outcome import Rehearsal
 
@@ -39,7 +40,8 @@ class Wanted:
     """A start that may be rehearsed.
 
     `home` is that of this package, `seconds` the limit of the whole check, and `deadline` (time.monotonic) its end.
-    `directory` and `key` are the verdict cache's; None keeps nothing. `note` takes a sentence for the report.
+    `directory` and `key` are the verdict cache's; None keeps nothing. `note` takes a sentence for the report. `early`
+    has begun beside the check.
     """
 
     flight: Flight
@@ -50,6 +52,7 @@ class Wanted:
     directory: str | None
     key: cache.Key | None
     note: Callable[[str], None]
+    early: Worker[Rehearsal] | None = None
 
     @property
     def device(self) -> str:
@@ -136,23 +139,45 @@ def _key(wanted: Wanted, file: str) -> cache.Key | None:
     return {**wanted.key, "rehearsal": decides}
 
 
+def begun(wanted: Wanted) -> Worker[Rehearsal] | None:
+    """The child ahead of its time, where there will be something to rehearse if the check passes."""
+    file, reason = _model(wanted) if wanted.flight.request.action == "train" else (None, "")
+    return None if file is None or reason else _worker(wanted, file, waits=True)
+
+
 def run(wanted: Wanted, file: str) -> Rehearsal:
-    """Start the child and read it to its end, within what is left of the time limit."""
+    """Start the child, unless it has begun, and read it to its end, within what is left of the time limit."""
+    before = kernels_cache.compiled(wanted.environ)
+    began = time.monotonic()
+    with _child(wanted, file) as worker:
+        outcome = worker.run(wanted.deadline, _told())
+    outcome.lasted = time.monotonic() - began
+    outcome.compiled = len(kernels_cache.compiled(wanted.environ) - before)
+    return outcome
+
+
+def _child(wanted: Wanted, file: str) -> Worker[Rehearsal]:
+    """The one that waits, if it still does and the check has changed nothing of what it was started with."""
+    if wanted.early is not None and wanted.early.asked == _asked(wanted, file) and wanted.early.go():
+        return wanted.early
+    return _worker(wanted, file)
+
+
+def _worker(wanted: Wanted, file: str, *, waits: bool = False) -> Worker[Rehearsal]:
     from entrypoint.child import Worker
     from entrypoint.rehearsal.outcome import Rehearsal
 
+    outcome = Rehearsal(device=wanted.device, backend=wanted.flight.backend or "")
+    return Worker(wanted.home, "entrypoint.rehearsal", *_asked(wanted, file), outcome, waits=waits)
+
+
+def _asked(wanted: Wanted, file: str) -> tuple[list[str], dict[str, str]]:
+    """The child's arguments and environment."""
     facts = wanted.flight.facts
-    backend = wanted.flight.backend or ""
     arguments = ["--config", facts.config.path, "--flags", json.dumps(wanted.flight.request.flags)]
-    arguments += ["--merged", json.dumps(dict(facts.config.values), default=str)]
-    arguments += ["--model", os.path.dirname(file), "--device", wanted.device, "--backend", backend]
-    before = kernels_cache.compiled(wanted.environ)
-    outcome = Rehearsal(device=wanted.device, backend=backend)
-    worker = Worker(wanted.home, "entrypoint.rehearsal", arguments, _environment(wanted.environ), outcome)
-    with worker:
-        worker.run(wanted.deadline, _told())
-    outcome.compiled = len(kernels_cache.compiled(wanted.environ) - before)
-    return outcome
+    arguments += ["--merged", json.dumps(dict(facts.config.values), default=str), "--model", os.path.dirname(file)]
+    arguments += ["--device", wanted.device, "--backend", wanted.flight.backend or ""]
+    return arguments, _environment(wanted.environ)
 
 
 def _told() -> Callable[[RehearsalEvent], bool]:
@@ -181,6 +206,8 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     if not any(ours.get(name) for name in _SELECTIONS):
         ours["CUDA_VISIBLE_DEVICES"] = "0"
     data = os.path.join(ours.get("TMPDIR") or "/tmp", "attn", "datasets")
+    # To compile Axolotl's packing takes a second, and to pack a handful of documents without that nothing.
+    ours = {"NUMBA_DISABLE_JIT": "1", **ours}
     return {**ours, "HF_DATASETS_CACHE": data, "AXOLOTL_DO_NOT_TRACK": "1", "WANDB_MODE": "disabled"}
 
 

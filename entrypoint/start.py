@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
     from entrypoint.arguments import Invocation
     from entrypoint.auto.start import Auto
+    from entrypoint.child import Worker
     from entrypoint.devices import Devices
     from entrypoint.errors import EntrypointError
     from entrypoint.judge.finding import VerdictName
     from entrypoint.libcuda import Library
     from entrypoint.preflight.flight import Flight
+    from entrypoint.rehearsal.outcome import Rehearsal
     from entrypoint.spec import ImageSpec
 
 HOME: Final = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
@@ -42,6 +44,7 @@ class Start:
     auto: Auto | None = None  # where ATTN_BACKEND=auto can choose by timing
     untimed: str = "no configuration is known"  # why it cannot
     choice: dict[str, Any] | None = None
+    early: Worker[Rehearsal] | None = None  # the rehearsal's child, where it imports beside the check
     looked: Devices | None = None
     kept: compilers.Kept = compilers.NONE
     notes: list[str] = field(default_factory=list)

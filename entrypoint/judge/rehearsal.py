@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from entrypoint.choice import vendor_of
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, wrong
 from entrypoint.judge.rehearsal_budgets import Weight, leak_budget, weights
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _REFUSALS: Final = frozenset(
     {"ValueError", "ImportError", "ModuleNotFoundError", "AssertionError", "NotImplementedError"}
 )
+# Of the device's memory, what others may hold before it is theirs that ran out. A context of our own, half a GiB that
+# torch does not count, is less.
+OTHERS: Final = 0.1
 HUBS: Final = ("huggingface.co", "hf.co", "modelscope.cn")
 # Rules of the preflight, by the beginnings of their ids, that explain what a rehearsal finds.
 _EXPLAINS: Final = {
@@ -118,11 +122,32 @@ def _when(outcome: Rehearsal, raised: RaisedEvent) -> str:
 
 
 def _memory(flight: Flight, outcome: Rehearsal, raised: RaisedEvent) -> Finding:
+    """The configuration's fault only on a device that the rehearsal had to itself."""
+    if (held := _held(outcome)) is not None:
+        return _others(flight, held, raised)
     layers = f"{outcome.shrunk.layers} of {outcome.shrunk.of_layers} layers" if outcome.shrunk else "few layers"
     rows = f"micro_batch_size {flight.facts.rows}"
     what = f"The device's memory runs out at {rows} with {layers} alone: {cause(raised.reason)}"
     advice = "Write a smaller micro_batch_size or sequence_len, or end what else holds the device's memory."
     return Finding(verdict="FAIL", code=Code.CONFIG, kind="memory", what=what, advice=advice, log=raised.reason)
+
+
+def _held(outcome: Rehearsal) -> str | None:
+    """How much of the device others hold, where that is a considerable share."""
+    memory = outcome.memory
+    others = memory.total - memory.free - memory.own if memory else 0
+    if memory is None or others <= OTHERS * memory.total:
+        return None
+    return f"{others / 2**30:.3g} of {memory.total / 2**30:.3g} GiB of {outcome.device}"
+
+
+def _others(flight: Flight, held: str, raised: RaisedEvent) -> Finding:
+    """As the check says of a full device: it says nothing of the run."""
+    what = f"Other processes hold {held}; the rehearsal needs it to itself: {cause(raised.reason)}"
+    advice = f"End them (see {vendor_of(flight.facts.spec).tool}), or start the job on another node."
+    return Finding(
+        verdict="NOT_CHECKED", code=Code.INTERNAL, kind="memory", what=what, advice=advice, log=raised.reason
+    )
 
 
 def _fault(outcome: Rehearsal, limit: float) -> Finding | None:

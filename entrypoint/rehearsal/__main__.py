@@ -1,4 +1,4 @@
-"""The child's one run: import, model, configuration, data, load, observe, compare, steps; each stage an event."""
+"""The child's one run: import, wait, model, configuration, data, load, observe, compare, steps; each stage an event."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from entrypoint.rehearsal import hub, material, prepare, training
 from entrypoint.rehearsal.eventlog import Left, Stages
 from entrypoint.rehearsal.events import AskedEvent, LeftEvent
 from entrypoint.rehearsal.run import load, run
+from entrypoint.rehearsal.wait import told_to_go
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parse(argv)
     log = Stages.take(options.events)
     hub.refuse(lambda host, by: log.emit(AskedEvent(host=host, by=by)))
+    if not ready(log, options.wait):
+        os._exit(0)
     with tempfile.TemporaryDirectory(prefix="attn-rehearsal-") as folder:
         task = prepare.Task(
             config=options.config,
@@ -42,17 +45,25 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     os._exit(0)  # threads and pools take seconds to say goodbye
 
 
-def rehearse(task: prepare.Task, log: Stages) -> None:
-    """All stages in their order. Raises Left; every other exception of theirs is an event."""
+def ready(log: Stages, waits: int | None) -> bool:
+    """Import, and wait on a file descriptor for the parent's word; False where none comes."""
     log.enter("import")
     training.imported()
+    if waits is None:
+        return True
+    log.enter("wait")
+    return told_to_go(waits)
+
+
+def rehearse(task: prepare.Task, log: Stages) -> None:
+    """The other stages in their order. Raises Left; every other exception of theirs is an event."""
     log.enter("model")
     prepare.write_small(task, log)
     log.enter("configuration")
     cfg = prepare.configured(task, log)
     log.enter("data")
     rows = prepare.rows(task, cfg)
-    loaded = load(cfg, rows, log)
+    loaded = load(task, cfg, rows, log)
     if loaded is not None:
         run(task, loaded, log)
 
@@ -71,6 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", default="", help="the backend that is expected to run")
     parser.add_argument("--seed", default=material.SEED, type=int, help="of the synthetic documents")
     parser.add_argument("--events", default=1, type=int, metavar="FD", help="file descriptor of the lines (default: 1)")
+    parser.add_argument("--wait", type=int, metavar="FD", help="wait there for a line, `go`, once all is imported")
     return parser.parse_args(argv)
 
 

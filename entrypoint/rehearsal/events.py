@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 from entrypoint.events import KernelsEvent, encode_as
 
-Stage = Literal["import", "model", "data", "configuration", "load", "observe", "compare", "steps"]
+Stage = Literal["import", "wait", "model", "data", "configuration", "load", "observe", "compare", "steps"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 # The run's attention is called in these: a crash or a hang there is what the run itself would meet.
 RUNNING: Final = ("observe", "compare", "steps")
@@ -48,6 +48,15 @@ class ChangedEvent:
 
     reduced: tuple[str, ...]
     off: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEvent:
+    """The device's memory before the model is loaded, in bytes. `own` is what torch keeps for the rehearsal."""
+
+    free: int
+    total: int
+    own: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +163,7 @@ RehearsalEvent = (
     StageEvent
     | ShrunkEvent
     | ChangedEvent
+    | MemoryEvent
     | BatchEvent
     | ComparedEvent
     | LeakEvent
@@ -168,6 +178,7 @@ NAMES: Final[Mapping[type[RehearsalEvent], str]] = {
     StageEvent: "stage",
     ShrunkEvent: "shrunk",
     ChangedEvent: "changed",
+    MemoryEvent: "memory",
     BatchEvent: "batch",
     ComparedEvent: "compared",
     LeakEvent: "leak",

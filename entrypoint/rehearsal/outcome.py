@@ -17,6 +17,7 @@ from entrypoint.rehearsal.events import (
     EndEvent,
     LeakEvent,
     LeftEvent,
+    MemoryEvent,
     RaisedEvent,
     RehearsalEvent,
     ShrunkEvent,
@@ -27,11 +28,13 @@ from entrypoint.rehearsal.events import (
 
 @dataclass(kw_only=True)
 class Rehearsal(Witness[RehearsalEvent]):
-    """Events of one rehearsing child by kind. `compiled` counts kernels that it had to compile."""
+    """Events of one rehearsing child by kind. `compiled` counts kernels that it had to compile, `lasted` the
+    seconds that the start waited for it."""
 
     TYPES = TYPES
 
     shrunk: ShrunkEvent | None = None
+    memory: MemoryEvent | None = None
     batch: BatchEvent | None = None
     compared: ComparedEvent | None = None
     leak: LeakEvent | None = None
@@ -42,6 +45,7 @@ class Rehearsal(Witness[RehearsalEvent]):
     left: LeftEvent | None = None
     end: EndEvent | None = None
     compiled: int = 0
+    lasted: float = 0.0
     reduced: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
 
@@ -79,6 +83,7 @@ class Rehearsal(Witness[RehearsalEvent]):
 # The field of each event that comes once.
 _ONCE: Final[dict[type, str]] = {
     ShrunkEvent: "shrunk",
+    MemoryEvent: "memory",
     BatchEvent: "batch",
     ComparedEvent: "compared",
     LeakEvent: "leak",

@@ -11,7 +11,7 @@ from entrypoint.events import KernelsEvent
 from entrypoint.rehearsal import compare, reference, training
 from entrypoint.rehearsal.compare import Call
 from entrypoint.rehearsal.eventlog import Left, Stages, last_line
-from entrypoint.rehearsal.events import BatchEvent, Part, StepsEvent
+from entrypoint.rehearsal.events import BatchEvent, MemoryEvent, Part, StepsEvent
 from entrypoint.rehearsal.prepare import Task
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ class Loaded:
         return training.trainer_of(self.cfg, self.rows, self.model, self.tokenizer, self.adapter)
 
 
-def load(cfg: Any, rows: Any, log: Stages) -> Loaded | None:
+def load(task: Task, cfg: Any, rows: Any, log: Stages) -> Loaded | None:
     """The model, after a first trainer was made of it. An exception is an event, and so is the one that comes with
     plain attention, too; then there is nothing to run."""
     log.enter("load")
     try:
+        if (memory := memory_of(task.device)) is not None:
+            log.emit(memory)
         return _loaded(cfg, rows)
     except Exception as error:  # noqa: BLE001  (whatever it is, the run meets it too)
         log.raised(error)
@@ -57,6 +59,16 @@ def load(cfg: Any, rows: Any, log: Stages) -> Loaded | None:
     except Exception as error:  # noqa: BLE001  (the same, or another one)
         log.raised(error)
     return None
+
+
+def memory_of(device: str) -> MemoryEvent | None:
+    """What the device has left; None for a CPU."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return MemoryEvent(free=free, total=total, own=torch.cuda.memory_reserved(device))
 
 
 def _loaded(cfg: Any, rows: Any) -> Loaded:

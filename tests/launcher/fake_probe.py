@@ -67,6 +67,20 @@ def meet(count: int) -> None:
         time.sleep(0.01)
 
 
+def beside() -> None:
+    """Go on only when the rehearsal's child, begun beside this one, has imported."""
+    order = Path(__file__).with_name("order")
+    while not order.exists():
+        time.sleep(0.01)
+    if BEHAVIOUR == "rehearsal beside a hang":
+        time.sleep(600)
+    if BEHAVIOUR == "rehearsal beside a parent that is killed":
+        os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(0)
+    with order.open("a") as file:
+        print("checked", file=file)
+
+
 def compiles() -> bool:
     """As a compiler does: what lies in its folder is loaded without a look at it. Whether it is no good."""
     kernel = Path(os.environ["TRITON_CACHE_DIR"], "kernel")
@@ -101,7 +115,7 @@ def facts() -> events.DeviceFacts:
 
 def case() -> events.CaseEvent:
     gradient = None if BEHAVIOUR == "no gradient" else numbers()
-    wrong = BEHAVIOUR == "wrong" or (BEHAVIOUR == "compiled" and compiles())
+    wrong = BEHAVIOUR in {"wrong", "rehearsal beside a wrong check"} or (BEHAVIOUR == "compiled" and compiles())
     return events.CaseEvent(
         id="causal-d64",
         dtype="bfloat16",
@@ -144,6 +158,8 @@ def main() -> None:
     phase("correctness", "causal-d64")
     if BEHAVIOUR.startswith("meet "):
         meet(int(BEHAVIOUR.removeprefix("meet ")))
+    if BEHAVIOUR.startswith("rehearsal beside"):
+        beside()
     emit(case())
     phase("observe")
     observed = "other" if BEHAVIOUR == "other kernel" else BACKEND

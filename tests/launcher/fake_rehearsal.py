@@ -17,6 +17,7 @@ from entrypoint.rehearsal import events
 WORD = (Path(__file__).parents[1] / "probe/behaviour").read_text().strip().removeprefix("rehearsal ")
 ARGUMENTS = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 STREAM = os.fdopen(int(ARGUMENTS["--events"]), "w")
+VARIABLES = ("RANK", "CUDA_VISIBLE_DEVICES", "NUMBA_DISABLE_JIT")
 WRITTEN: Counter[str] = Counter()
 
 
@@ -25,10 +26,28 @@ def emit(event: events.RehearsalEvent) -> None:
     print(events.encode(event), file=STREAM, flush=True)
 
 
+def note(what: str) -> None:
+    """Into the file `order` beside `behaviour`, as the fake of the check does."""
+    with Path(__file__).parents[1].joinpath("probe/order").open("a") as file:
+        print(what, file=file)
+
+
 def main() -> None:
     print("arguments", json.dumps({name: ARGUMENTS[name] for name in ("--flags", "--merged", "--device", "--backend")}))
-    print("environment", json.dumps({name: os.environ.get(name) for name in ("RANK", "CUDA_VISIBLE_DEVICES")}))
+    print("environment", json.dumps({name: os.environ.get(name) for name in VARIABLES}))
     emit(events.StageEvent(name="import"))
+    waits = "--wait" in ARGUMENTS
+    if waits and WORD in {"beside, and has ended", "beside, and is about to end"}:
+        os.close(0)
+        note("imported")
+        time.sleep(600 if WORD == "beside, and is about to end" else 0)
+        return
+    note("imported")
+    if waits:
+        emit(events.StageEvent(name="wait"))
+        if sys.stdin.readline() != "go\n":
+            return
+    note("rehearses")
     emit(
         events.ShrunkEvent(
             type="llama", layers=2, of_layers=32, kinds=(), hidden=256, heads=4, kv_heads=1, head_dim=64,
@@ -36,7 +55,13 @@ def main() -> None:
         )
     )  # fmt: skip
     emit(events.ChangedEvent(reduced=("rows of 256 instead of 8192 positions",), off=()))
+    if WORD == "full":
+        emit(events.MemoryEvent(free=7 << 30, total=140 << 30, own=0))
     emit(events.StageEvent(name="compare", detail="run"))
+    if WORD in {"full", "too large"}:
+        reason = "OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB"
+        kind = reason.partition(":")[0]
+        emit(events.RaisedEvent(stage="compare", part="run", kind=kind, reason=reason, where="", out_of_memory=True))
     if WORD == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if WORD == "hang":
@@ -50,7 +75,8 @@ def main() -> None:
     emit(KernelsEvent(asked="sdpa", names=("aten::_scaled",), observed="sdpa", recorded=3))
     for part in ("run", "reference", "baseline"):
         emit(events.StepsEvent(part=part, losses=(loss, 6.4)))
-    emit(events.EndEvent(seconds={"import": 0.25, "compare": 0.5}, peak=None, written=dict(WRITTEN)))
+    seconds = {"import": 0.25, **({"wait": 3600.0} if "--wait" in ARGUMENTS else {}), "compare": 0.5}
+    emit(events.EndEvent(seconds=seconds, peak=None, written=dict(WRITTEN)))
 
 
 main()

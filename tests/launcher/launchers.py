@@ -47,6 +47,7 @@ class Launcher(ABC):
         (self.probe / "__init__.py").touch()
         self.rehearsal = Path(__file__).with_name("fake_rehearsal.py")
         self.spec: dict[str, Any] = json.loads(SPEC.read_text())
+        self.appended: dict[str, str] = {}  # code that changes a file of the entrypoint, for a plain process
         self.times: dict[str, float | str] = {}  # what fake_race.py tells, by backend
         self.behave("healthy")
 
@@ -101,6 +102,9 @@ class ProcessLauncher(Launcher):
         shutil.copy2(self.rehearsal, home / "entrypoint" / "rehearsal" / "__main__.py")
         shutil.copy2(FAKE_RACE, home / "entrypoint" / "race" / "__main__.py")
         (home / "entrypoint" / "race" / "times").write_text(json.dumps(self.times))
+        for name, code in self.appended.items():
+            with (home / "entrypoint" / name).open("a") as file:
+                file.write(code)
         (home / "image.json").write_text(json.dumps(self.spec))
         environ = {"PATH": os.environ["PATH"], **env}
         argv = [self.python, "-I", "-S", str(home / "entrypoint/__main__.py"), *command]

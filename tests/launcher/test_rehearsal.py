@@ -9,22 +9,26 @@ from typing import Any
 import pytest
 
 from tests.launcher.launchers import ProcessLauncher, Result
-from tests.launcher.test_preflight import axolotl, launcher, write
+from tests.launcher.test_preflight import launcher, write
 
 __all__ = ["launcher"]  # the fixture
 KEYS = "micro_batch_size: 1\ngradient_accumulation_steps: 1\nattn_implementation: sdpa\n"
 WORDS = ["left", "crash", "hang", "wrong"]
 
 
-def train(launcher: ProcessLauncher, word: str = "healthy", *flags: str, keys: str = "", **env: str) -> Result:
-    """A start of `axolotl train` with a model whose config.json is there."""
+def command(launcher: ProcessLauncher, word: str, keys: str = "") -> tuple[str, str, str]:
+    """`axolotl train` with a model whose config.json is there."""
     launcher.behave(f"rehearsal {word}")
     model = launcher.folder / "model"
     model.mkdir(exist_ok=True)
     shape = {"model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 32}
     (model / "config.json").write_text(json.dumps(shape))
-    done: Result = axolotl(launcher, f"{KEYS}base_model: {model}\n{keys}", *flags, **env)
-    return done
+    file = write(launcher, f"{KEYS}base_model: {model}\n{keys}")
+    return str(Path(launcher.python).with_name("axolotl")), "train", file
+
+
+def train(launcher: ProcessLauncher, word: str = "healthy", *flags: str, keys: str = "", **env: str) -> Result:
+    return launcher.run(*command(launcher, word, keys), *flags, **env)
 
 
 def part(launcher: ProcessLauncher) -> dict[str, Any]:
@@ -58,7 +62,16 @@ def test_the_child_gets_the_run_as_it_will_be_and_one_process(launcher: ProcessL
     assert (arguments["--device"], arguments["--backend"]) == ("cpu", "sdpa")
     assert json.loads(arguments["--flags"]) == [["sequence_len", 128]]
     assert json.loads(arguments["--merged"])["sequence_len"] == 128
-    assert environment == {"RANK": None, "CUDA_VISIBLE_DEVICES": "2"}
+    assert environment == {"RANK": None, "CUDA_VISIBLE_DEVICES": "2", "NUMBA_DISABLE_JIT": "1"}
+
+
+def test_only_the_child_packs_without_a_compiler_and_the_user_may_say_otherwise(launcher: ProcessLauncher) -> None:
+    program = Path(launcher.python).with_name("axolotl")
+    program.write_text("#!/bin/sh\necho numba ${NUMBA_DISABLE_JIT-compiles}\n")
+
+    assert train(launcher).stdout == b"numba compiles\n"
+    train(launcher, "wrong", NUMBA_DISABLE_JIT="0")
+    assert '"NUMBA_DISABLE_JIT": "0"' in part(launcher)["log"]
 
 
 @pytest.mark.parametrize(("word", "code", "says"), [("wrong", 92, "the loss is 7.69% off"), ("crash", 94, "SIGSEGV")])
@@ -70,6 +83,24 @@ def test_a_failure_stops_the_start_with_its_reason(launcher: ProcessLauncher, wo
     assert (report["verdict"], report["rehearsal"]["verdict"]) == ("FAIL", "FAIL")
     assert says in report["reasons"][0]
     assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "says"),
+    [
+        ("too large", 90, "The device's memory runs out at micro_batch_size 1 with 2 of 32 layers alone"),
+        ("full", 95, "Other processes hold 133 of 140 GiB of cpu; the rehearsal needs it to itself"),
+    ],
+)
+def test_who_used_up_the_memory_decides_what_is_said(
+    launcher: ProcessLauncher, word: str, code: int, says: str
+) -> None:
+    result = train(launcher, word)
+
+    assert (result.code, result.stdout) == (code, b""), result.stderr
+    assert says in launcher.report()["reasons"][0]
+    assert part(launcher)["verdict"] == ("FAIL" if code == 90 else "NOT_CHECKED")
+    assert train(launcher, word, ATTN_CHECK="warn").stdout == b"trained sdpa\n"
 
 
 def test_a_hang_ends_with_the_limit_of_check_and_rehearsal_together(launcher: ProcessLauncher) -> None:

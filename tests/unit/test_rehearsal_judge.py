@@ -26,6 +26,7 @@ from entrypoint.rehearsal.events import (
     EndEvent,
     LeakEvent,
     LeftEvent,
+    MemoryEvent,
     RaisedEvent,
     RehearsalEvent,
     ShrunkEvent,
@@ -273,6 +274,35 @@ def test_memory_that_the_run_does_not_find_is_said_with_its_rows(part: str, verd
     found = said(left(*events, EndEvent(seconds={}, peak=None, written={})))
     assert found.verdict == verdict
     assert verdict == "NOT_CHECKED" or "micro_batch_size 1 with 2 of 32 layers alone" in found.what
+
+
+@pytest.mark.parametrize(
+    ("gib", "code"),
+    [
+        ((6.8, 139.8, 0.0), Code.INTERNAL),
+        ((125.0, 139.8, 0.0), Code.INTERNAL),
+        ((139.3, 139.8, 0.0), Code.CONFIG),  # a context of its own
+        ((69.3, 139.8, 70.0), Code.CONFIG),
+    ],
+)
+def test_memory_that_others_hold_is_not_the_configuration_s(gib: tuple[float, float, float], code: Code) -> None:
+    free, total, own = (int(each * 2**30) for each in gib)
+    full = raised(kind="OutOfMemoryError", reason="OutOfMemoryError: 2 GiB", out_of_memory=True)
+    end = EndEvent(seconds={}, peak=None, written={})
+    found = said(left(SHRUNK, MemoryEvent(free=free, total=total, own=own), BATCH, full, end))
+
+    assert found.code is code
+    assert found.verdict == ("FAIL" if code is Code.CONFIG else "NOT_CHECKED")
+
+
+def test_who_holds_the_memory_is_said_with_where_to_look() -> None:
+    full = raised(kind="OutOfMemoryError", reason="OutOfMemoryError: 2 GiB", out_of_memory=True)
+    memory = MemoryEvent(free=7 << 30, total=140 << 30, own=0)
+    found = said(left(SHRUNK, memory, full, EndEvent(seconds={}, peak=None, written={})))
+
+    what = "Other processes hold 133 of 140 GiB of cuda:0; the rehearsal needs it to itself: OutOfMemoryError: 2 GiB"
+    assert (found.what, found.log) == (what, full.reason)
+    assert found.advice == "End them (see nvidia-smi), or start the job on another node."
 
 
 # ---- a child without a last word ----
