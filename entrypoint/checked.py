@@ -6,12 +6,12 @@ import contextlib
 import json
 from typing import Any
 
-from entrypoint import cache, compilers, kernels_cache, seal
 from entrypoint.console import say
-from entrypoint.devices import Devices
 from entrypoint.errors import Interrupted
+from entrypoint.kept import cache, compilers, kernels_cache, seal
 from entrypoint.light import replace
-from entrypoint.report import build
+from entrypoint.machine.devices import Devices
+from entrypoint.report.document import build
 from entrypoint.settings import AUTO, Settings
 from entrypoint.start import HOME, Start
 
@@ -37,7 +37,7 @@ def measured(start: Start, settings: Settings, devices: Devices, key: cache.Key 
 
 def _checked(start: Start, settings: Settings, devices: Devices) -> dict[str, Any]:
     """The report of one check, without the notes of the start."""
-    from entrypoint.measure import Check  # not for collectives
+    from entrypoint.children.measure import Check  # not for collectives
 
     say(f"checking {settings.backend} of {start.spec.id}; at most {settings.timeout:g} s (ATTN_TIMEOUT)")
     left = max(1.0, settings.timeout - start.seconds) if start.auto else settings.timeout
@@ -59,8 +59,9 @@ def _checked(start: Start, settings: Settings, devices: Devices) -> dict[str, An
 
 def collective(start: Start, settings: Settings, devices: Devices) -> dict[str, Any]:
     """The report of `check --collective`. No verdict is kept: links and other nodes are no part of a cache's key."""
-    from entrypoint import collected, gang
+    from entrypoint.children import gang
     from entrypoint.judge.collective import judge_collective
+    from entrypoint.report import collected
 
     group = gang.plan(start.environ, start.spec.device, devices.count)
     start.speaks = 0 in group.ranks

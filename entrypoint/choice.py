@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from entrypoint.devices import AMD, NVIDIA, older
 from entrypoint.errors import ConfigError, MismatchError
 from entrypoint.light import TYPE_CHECKING, dataclass
+from entrypoint.machine.devices import AMD, NVIDIA, older
 from entrypoint.settings import AUTO, FORWARD_ONLY
 
 if TYPE_CHECKING:
     from typing import Final
 
-    from entrypoint.devices import Closed, Devices
     from entrypoint.events import DeviceFacts
+    from entrypoint.machine.devices import Closed, Devices
     from entrypoint.settings import Settings
     from entrypoint.spec import BackendSpec, ImageSpec
 

@@ -8,9 +8,9 @@ import signal
 from entrypoint import launch
 from entrypoint.arguments import asks_for_help, parse, usage
 from entrypoint.console import answer, hold_closed, say
-from entrypoint.devices import NVIDIA
 from entrypoint.errors import BrokenImageError, ConfigError, Interrupted, LaunchError, UsageError
 from entrypoint.light import TYPE_CHECKING, replace
+from entrypoint.machine.devices import NVIDIA
 from entrypoint.pipeline import verdict
 from entrypoint.publish import publish
 from entrypoint.settings import DEFAULT_REPORT, read
@@ -58,7 +58,7 @@ def _start(argv: Sequence[str], environ: dict[str, str]) -> int:
         return _stop(start, error)
     path = launch.resolve(start.command, environ) if start.command else ""
     if spec.vendor == NVIDIA:
-        from entrypoint import libcuda
+        from entrypoint.machine import libcuda
 
         start.library = libcuda.find(environ)
         environ.update(start.library.variables)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from entrypoint import cache
 from entrypoint.choice import refuse_early
 from entrypoint.errors import EntrypointError
+from entrypoint.kept import cache
 from entrypoint.light import TYPE_CHECKING, replace
 from entrypoint.settings import AUTO
 from entrypoint.start import HOME
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from entrypoint.auto.start import Auto
-    from entrypoint.child import Worker
-    from entrypoint.devices import Devices
+    from entrypoint.children.child import Worker
+    from entrypoint.children.rehearse import Wanted
+    from entrypoint.machine.devices import Devices
     from entrypoint.preflight.flight import Flight
     from entrypoint.rehearsal.outcome import Rehearsal
-    from entrypoint.rehearse import Wanted
     from entrypoint.settings import Settings
     from entrypoint.start import Start
 
@@ -125,7 +125,7 @@ def _refuse(start: Start, settings: Settings, devices: Devices) -> None:
         start.notes.append(f"{what}: {start.untimed}.")
     refuse_early(start.spec, settings, devices)
     if start.library:
-        from entrypoint import libcuda
+        from entrypoint.machine import libcuda
 
         libcuda.require(start.library, start.environ)
 
@@ -175,7 +175,7 @@ def _rehearsed(start: Start, settings: Settings, key: cache.Key | None, report: 
     """The report with the rehearsal of the run that may now start; untouched where none may, or nobody wants one."""
     if start.flight is None or settings.rehearse == "off" or report["code"]["number"]:
         return report
-    from entrypoint.rehearse import rehearsed
+    from entrypoint.children.rehearse import rehearsed
 
     return rehearsed(_wanted(start, start.flight, settings, key, report["notes"].append), report)
 
@@ -185,8 +185,8 @@ def _early(start: Start, settings: Settings) -> Worker[Rehearsal] | None:
     clocks of the check shall not notice it. Under `auto` the configuration is not final before the check."""
     if start.flight is None or start.auto or settings.rehearse == "off" or start.spec.device == "cpu":
         return None
-    from entrypoint import limits
-    from entrypoint.rehearse import begun
+    from entrypoint.children.rehearse import begun
+    from entrypoint.machine import limits
 
     if limits.jobs() < SPARE * start.devices.count:
         return None
@@ -196,7 +196,7 @@ def _early(start: Start, settings: Settings) -> Worker[Rehearsal] | None:
 def _wanted(
     start: Start, flight: Flight, settings: Settings, key: cache.Key | None, note: Callable[[str], None]
 ) -> Wanted:
-    from entrypoint.rehearse import Wanted
+    from entrypoint.children.rehearse import Wanted
 
     return Wanted(
         flight=flight,

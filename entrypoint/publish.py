@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from entrypoint.cache import write_atomically
 from entrypoint.console import answer, write
+from entrypoint.kept.cache import write_atomically
 from entrypoint.light import TYPE_CHECKING, suppress
-from entrypoint.text import summary, to_json, to_text
+from entrypoint.report.text import summary, to_json, to_text
 
 if TYPE_CHECKING:
     from typing import Any, Final

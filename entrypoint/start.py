@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import time
 
-from entrypoint import compilers, kernels_cache
-from entrypoint.devices import cpu_name, look
+from entrypoint.kept import compilers, kernels_cache
 from entrypoint.light import TYPE_CHECKING, dataclass, field
+from entrypoint.machine.devices import cpu_name, look
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from entrypoint.arguments import Invocation
     from entrypoint.auto.start import Auto
-    from entrypoint.child import Worker
-    from entrypoint.devices import Devices
+    from entrypoint.children.child import Worker
     from entrypoint.errors import EntrypointError
     from entrypoint.judge.finding import VerdictName
-    from entrypoint.libcuda import Library
+    from entrypoint.machine.devices import Devices
+    from entrypoint.machine.libcuda import Library
     from entrypoint.preflight.flight import Flight
     from entrypoint.rehearsal.outcome import Rehearsal
     from entrypoint.spec import ImageSpec
@@ -95,7 +95,7 @@ class Start:
     def refused(self, requested: str, error: EntrypointError) -> dict[str, Any]:
         """The report of a start in which nothing was measured."""
         from entrypoint.judge.finding import Code, Finding
-        from entrypoint.report import build
+        from entrypoint.report.document import build
 
         code = Code(error.code)
         verdict: VerdictName = "FAIL" if code in {Code.WRONG, Code.GPU_FAULT} else "NOT_CHECKED"

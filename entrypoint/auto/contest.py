@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from entrypoint.auto.choice import Failed, Timed, weigh
-from entrypoint.child import OnEvent, Worker
+from entrypoint.children.child import OnEvent, Worker
+from entrypoint.children.outcome import Outcome, signal_name
 from entrypoint.console import say
 from entrypoint.events import DeviceFacts, Event, PhaseEvent
 from entrypoint.judge.cause import cause
-from entrypoint.outcome import Outcome, signal_name
 from entrypoint.race.contestant import Contestant, to_json
 from entrypoint.shape import Shape
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from entrypoint.cache import write_atomically
 from entrypoint.errors import ConfigError
+from entrypoint.kept.cache import write_atomically
 from entrypoint.preflight.judge import KEYS
 
 FOLDER: Final = "attn/config"

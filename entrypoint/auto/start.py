@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from entrypoint import digest
 from entrypoint.auto import choice, copy
 from entrypoint.auto.candidates import Candidate, candidates
 from entrypoint.auto.choice import Timed
 from entrypoint.console import say
-from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, NoBackendError
+from entrypoint.kept import digest
+from entrypoint.machine.devices import Devices
 from entrypoint.preflight import config, software
 from entrypoint.preflight.commandline import parse, replaced
 from entrypoint.preflight.facts import Stage

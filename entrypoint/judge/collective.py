@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Final, Literal
 
+from entrypoint.children.outcome import signal_name
+from entrypoint.children.ranks import RankFacts, Ranks
 from entrypoint.collective.events import OPERATIONS, CollectiveEvent, Operation, ProgressEvent, how_far
 from entrypoint.judge.cause import cause
 from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, slow, too_slow, wrong
 from entrypoint.judge.spread import allowed
-from entrypoint.outcome import signal_name
-from entrypoint.ranks import RankFacts, Ranks
 
 # Ranks that all moved within the last seconds before the limit (of a short one a quarter) were slow and did not hang.
 MOVING: Final = 10.0

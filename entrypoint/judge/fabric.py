@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from entrypoint.children.ranks import Ranks
     from entrypoint.collective.events import Operation, RankEvent
-    from entrypoint.ranks import Ranks
 
 
 def bus_bandwidth(operation: Operation, size: int, seconds: float, ranks: int) -> float:

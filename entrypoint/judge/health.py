@@ -8,8 +8,8 @@ from entrypoint.light import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Final
 
+    from entrypoint.children.outcome import Outcome
     from entrypoint.events import HealthEvent
-    from entrypoint.outcome import Outcome
 
 # NVIDIA's Xid catalogue: these are the hardware's or the driver's, whatever program ran. Others, such as 13 and 31
 # (illegal access by a kernel), are as likely a program's, and are only named beside the crash that they belong to.

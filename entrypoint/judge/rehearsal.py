@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from entrypoint.children.outcome import signal_name
 from entrypoint.choice import vendor_of
 from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, wrong
 from entrypoint.judge.rehearsal_budgets import Weight, leak_budget, weights
-from entrypoint.outcome import signal_name
 from entrypoint.rehearsal.events import RaisedEvent
 from entrypoint.rehearsal.outcome import Rehearsal
 

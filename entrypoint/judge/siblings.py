@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
+from entrypoint.children.outcome import Outcome
 from entrypoint.judge.finding import Finding, rank, slow
 from entrypoint.judge.spread import FEWEST, allowed
 from entrypoint.judge.verdict import Judged
-from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 
 KIND: Final = "slow-sibling"

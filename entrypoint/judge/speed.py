@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from entrypoint.children.outcome import Outcome
 from entrypoint.events import ComparisonEvent, SpeedEvent
 from entrypoint.judge.finding import Finding, slow, wrong
 from entrypoint.judge.health import state
-from entrypoint.outcome import Outcome
 from entrypoint.settings import Settings
 from entrypoint.spec import Floor, GpuSpec, ImageSpec
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from entrypoint.children.outcome import Outcome, Overrun, signal_name
 from entrypoint.choice import architecture_of, fits, may_start, vendor_of
 from entrypoint.events import CaseErrorEvent, CaseEvent, Direction, TensorName
 from entrypoint.judge.budgets import Weighed, weigh_case, worst_of
@@ -15,7 +16,6 @@ from entrypoint.judge.cause import cause
 from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, rank, too_slow, wrong
 from entrypoint.judge.health import judge_health
 from entrypoint.judge.speed import judge_speed
-from entrypoint.outcome import Outcome, Overrun, signal_name
 from entrypoint.settings import AUTO, Settings
 from entrypoint.spec import ImageSpec
 

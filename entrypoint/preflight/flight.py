@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError
 from entrypoint.light import TYPE_CHECKING, dataclass, replace
+from entrypoint.machine.devices import Devices
 from entrypoint.preflight import config, gpus, model, software
 from entrypoint.preflight.commandline import Request, parse
 from entrypoint.preflight.facts import KNOWN, Facts

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from entrypoint.devices import Devices
 from entrypoint.light import TYPE_CHECKING
+from entrypoint.machine.devices import Devices
 
 if TYPE_CHECKING:
     from typing import Final

@@ -7,8 +7,8 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-from entrypoint import devices
 from entrypoint.events import DeviceFacts, MachineEvent
+from entrypoint.machine import devices
 from entrypoint.probe.backends import hardware
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from entrypoint.children.outcome import Witness
 from entrypoint.events import KernelsEvent
-from entrypoint.outcome import Witness
 from entrypoint.rehearsal.events import (
     RUNNING,
     TYPES,

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from entrypoint.cache import LIFETIME, write_atomically
-from entrypoint.text import Report
+from entrypoint.kept.cache import LIFETIME, write_atomically
+from entrypoint.report.text import Report
 
 NAMES: Final = ("html", "junit", "prometheus", "nfd", "npd")
 

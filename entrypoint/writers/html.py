@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from entrypoint.text import Report, to_json
+from entrypoint.report.text import Report, to_json
 
 FLEET: Final = Path(__file__).resolve().parent.parent / "fleet"
 PATIENCE: Final = 60.0  # seconds

@@ -9,7 +9,7 @@ import re
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from entrypoint.text import Report
+from entrypoint.report.text import Report
 
 # What XML 1.0 cannot hold, whatever is done to it.
 ILLEGAL: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

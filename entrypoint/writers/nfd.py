@@ -10,7 +10,7 @@ import re
 import time
 from typing import Final
 
-from entrypoint.text import Report
+from entrypoint.report.text import Report
 
 NAMESPACE: Final = "feature.node.kubernetes.io/axolotl-attn."
 LONGEST: Final = 63  # characters of a label value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entrypoint.text import Report
+from entrypoint.report.text import Report
 
 
 def render(report: Report) -> str:

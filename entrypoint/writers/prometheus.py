@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from entrypoint.judge.finding import VERDICTS
-from entrypoint.text import Report
+from entrypoint.report.text import Report
 
 PREFIX: Final = "axolotl_attn_"
 TERA: Final = 1e12

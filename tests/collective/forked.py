@@ -17,10 +17,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from entrypoint.children.ranks import Ranks
 from entrypoint.collective.__main__ import main as be_a_rank
 from entrypoint.collective.board import GAVE_UP
 from entrypoint.judge.collective import judge_collective
-from entrypoint.ranks import Ranks
 from tests.collective.seeded import FAULTS, FAULTY
 
 SECONDS = 12.0  # after which a rank says what it knows; a healthy one takes less than one on an idle machine

@@ -12,7 +12,7 @@ IMAGE = "axolotl-attn:fa4-cu128-base"
 LOOK_UP_ALL = """
 import os, subprocess, sys
 from pathlib import Path
-from entrypoint import kernels_cache
+from entrypoint.kept import kernels_cache
 print("said", kernels_cache.seed(Path("/opt/attn"), os.environ))
 prebuild = [sys.executable, "-P", "-m", "entrypoint.probe.fa4.prebuild", "--out", os.environ[kernels_cache.DIRECTORY]]
 subprocess.run([*prebuild, "--arch", "sm_90", "--head-dims", *sys.argv[1:]], check=True)
@@ -54,7 +54,7 @@ WITH_AXOLOTL = "axolotl-attn:fa4-cu128"
 AS_TRANSFORMERS_CALLS = """
 import functools, os, sys
 from pathlib import Path
-from entrypoint import kernels_cache
+from entrypoint.kept import kernels_cache
 from entrypoint.probe.fa4 import prebuild
 print("said", kernels_cache.seed(Path("/opt/attn"), os.environ))
 prebuild.aim("sm_90", Path(os.environ[kernels_cache.DIRECTORY]))

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from entrypoint.kernels_cache import DIRECTORY, PREBUILT, compiled, seed
+from entrypoint.kept.kernels_cache import DIRECTORY, PREBUILT, compiled, seed
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = "causal-d128-group1", "causal-d128-group4-packed", "full-d64-group4"

@@ -22,7 +22,7 @@ def gpu(launcher: ProcessLauncher) -> ProcessLauncher:
     """A machine that seems to hold a GPU and eight processors."""
     launcher.spec |= {"device": "cuda", "vendor": "amd", "architectures": {"hopper": ["9.0"]}, "supported": ["hopper"]}
     launcher.spec["backends"][0]["architectures"] = ["hopper"]
-    launcher.appended = {"devices.py": GPU, "limits.py": PROCESSORS.format(8)}
+    launcher.appended = {"machine/devices.py": GPU, "machine/limits.py": PROCESSORS.format(8)}
     return launcher
 
 
@@ -47,7 +47,7 @@ def test_it_imports_beside_the_check_and_rehearses_after_it(gpu: ProcessLauncher
     assert 0.0 < seconds["total"] < PATIENCE
 
 
-@pytest.mark.parametrize("given", [{"limits.py": PROCESSORS.format(7)}, {"devices.py": GPU.replace("=1", "=2")}])
+@pytest.mark.parametrize("given", [{"machine/limits.py": PROCESSORS.format(7)}, {"machine/devices.py": GPU.replace("=1", "=2")}])
 def test_with_fewer_processors_for_each_gpu_it_begins_after_the_check(
     gpu: ProcessLauncher, given: dict[str, str]
 ) -> None:

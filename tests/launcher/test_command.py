@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from entrypoint.compilers import LOCAL
+from entrypoint.kept.compilers import LOCAL
 from tests.launcher.launchers import ContainerLauncher, Launcher, ProcessLauncher, wait_until
 from tests.patience import PATIENCE
 

@@ -21,12 +21,12 @@ HEAVY = {
     "dataclasses": "8, and more for each class that it compiles",
     "inspect": "7",
     "pathlib": "4, with urllib and fnmatch; os.path does",
-    "hashlib": "3, for OpenSSL; entrypoint/digest.py does",
+    "hashlib": "3, for OpenSSL; entrypoint/kept/digest.py does",
     "subprocess": "4; no child is started",
     "traceback": "2; nothing has failed",
     "entrypoint.events": "17, for the lines of children",
-    "entrypoint.report": "23; the report is the remembered one",
-    "entrypoint.child": "27",
+    "entrypoint.report.document": "23; the report is the remembered one",
+    "entrypoint.children.child": "27",
 }
 # A start without a configuration does without these too.
 LIGHTER = {
@@ -35,9 +35,9 @@ LIGHTER = {
     "runpy": "1; the image starts a file, not a folder",
     "difflib": "0.6; nothing is misspelt",
     "entrypoint.judge": "0.2; nothing is judged",
-    "entrypoint.libcuda": "0.3; there is no GPU",
+    "entrypoint.machine.libcuda": "0.3; there is no GPU",
     "entrypoint.preflight": "5; there is no configuration",
-    "entrypoint.rehearse": "7; nor a run",
+    "entrypoint.children.rehearse": "7; nor a run",
 }
 
 
@@ -57,7 +57,7 @@ def test_without_a_configuration(launcher: ProcessLauncher) -> None:
     modules = loaded(launcher, "true")
 
     assert launcher.report()["cached"] is True
-    assert {"json", "entrypoint.cache"} <= modules
+    assert {"json", "entrypoint.kept.cache"} <= modules
     assert modules & {*HEAVY, *LIGHTER} == set()
 
 
@@ -69,5 +69,5 @@ def test_with_a_configuration_and_its_rehearsal(launcher: ProcessLauncher) -> No
 
     assert launcher.report()["cached"] is True
     assert launcher.report()["rehearsal"]["cached"] is True
-    assert {"yaml.reader", "entrypoint.rehearse"} <= modules
+    assert {"yaml.reader", "entrypoint.children.rehearse"} <= modules
     assert modules & {*HEAVY} == set()

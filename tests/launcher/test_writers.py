@@ -87,5 +87,5 @@ def test_a_start_loads_none_of_it(tmp_path: Path) -> None:
     assert "entrypoint.writers.npd" in asked.stderr
     assert "entrypoint.writers.junit" not in asked.stderr
     plain = launcher.run("true")
-    assert "entrypoint.text" in plain.stderr
+    assert "entrypoint.report.text" in plain.stderr
     assert "entrypoint.writers" not in plain.stderr

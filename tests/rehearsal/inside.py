@@ -77,7 +77,7 @@ def main() -> None:
         begun.append(Forked(*arguments, **options))
         return begun[-1]
 
-    child: Any = import_module("entrypoint.child")
+    child: Any = import_module("entrypoint.children.child")
     child.subprocess = SimpleNamespace(**vars(child.subprocess) | {"Popen": popen})
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for line in sys.stdin:
@@ -91,8 +91,8 @@ def main() -> None:
 
 def rehearsed(folder: str, limit: float) -> dict[str, Any]:
     """What a start in `folder` would find, from its preflight on, without the check of the kernel."""
-    from entrypoint import rehearse
-    from entrypoint.devices import look as devices
+    from entrypoint.children import rehearse
+    from entrypoint.machine.devices import look as devices
     from entrypoint.preflight.commandline import Request
     from entrypoint.preflight.flight import look
     from entrypoint.spec import from_json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import activity
+from entrypoint.machine import activity
 
 
 def process(proc: Path, pid: int, session: int, state: str, ticks: int) -> None:

@@ -16,13 +16,14 @@ from attn_matrix.host.container import devices_for
 from attn_matrix.host.machine import Gpu, Machine, NothingFits, choose
 from attn_matrix.matrix.load import FILE, read
 
-from entrypoint import cache, devices, kfd
 from entrypoint.arguments import usage
+from entrypoint.children.outcome import Outcome
 from entrypoint.choice import fits, refuse_early
-from entrypoint.devices import AMD, NVIDIA, look
 from entrypoint.errors import MismatchError
 from entrypoint.judge.verdict import judge
-from entrypoint.outcome import Outcome
+from entrypoint.kept import cache
+from entrypoint.machine import devices, kfd
+from entrypoint.machine.devices import AMD, NVIDIA, look
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
 from tests.unit import whole

@@ -14,9 +14,9 @@ from entrypoint.auto import contest, copy
 from entrypoint.auto.candidates import Candidate, candidates
 from entrypoint.auto.choice import Timed, pick, rows, weigh
 from entrypoint.auto.contest import Contest, hold
+from entrypoint.children.outcome import Ending, Outcome, Overrun
 from entrypoint.errors import ConfigError
 from entrypoint.events import DIRECTIONS, CaseEvent, SpeedEvent, TensorErrors, TensorName
-from entrypoint.outcome import Ending, Outcome, Overrun
 from entrypoint.preflight import config
 from entrypoint.preflight.commandline import parse, replaced
 from entrypoint.preflight.facts import Facts

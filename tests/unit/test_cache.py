@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from entrypoint import cache
-from entrypoint.text import SUMMARY_BYTES, summary
+from entrypoint.kept import cache
+from entrypoint.report.text import SUMMARY_BYTES, summary
 
 KEY = {"image": "sdpa-cpu"}
 REPORT: dict[str, Any] = {"verdict": "PASS"}

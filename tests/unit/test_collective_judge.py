@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from entrypoint.collected import document, lines
+from entrypoint.children.gang import ON_A_CPU, plan
+from entrypoint.children.ranks import RankFacts, Ranks
 from entrypoint.collective import patterns
 from entrypoint.collective.board import Board, Membership, Place
 from entrypoint.collective.events import (
@@ -26,11 +27,10 @@ from entrypoint.collective.events import (
 )
 from entrypoint.errors import ConfigError, MismatchError
 from entrypoint.events import Garbled
-from entrypoint.gang import ON_A_CPU, plan
 from entrypoint.judge.collective import judge_collective
 from entrypoint.judge.fabric import bus_bandwidth, floor_of
 from entrypoint.judge.finding import Finding
-from entrypoint.ranks import RankFacts, Ranks
+from entrypoint.report.collected import document, lines
 
 GIB = 1 << 30
 H200 = "NVIDIA H200"

@@ -11,9 +11,9 @@ import pytest
 from attn_matrix import ROOT
 from attn_matrix.host.dockerfile import of_stage
 
-from entrypoint import compilers, seal
-from entrypoint.compilers import COMPILED, FOLDERS, LIMITS, LINKS, Kept
-from entrypoint.devices import Devices, Gpu
+from entrypoint.kept import compilers, seal
+from entrypoint.kept.compilers import COMPILED, FOLDERS, LIMITS, LINKS, Kept
+from entrypoint.machine.devices import Devices, Gpu
 
 H100 = Gpu(minor=0, name="NVIDIA H100 80GB HBM3", uuid="GPU-1")
 NOBODY = Devices(driver=None, listed=(), count=0, usable=())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.devices import cpu_name, look, older, processor
+from entrypoint.machine.devices import cpu_name, look, older, processor
 
 VERSION = """\
 NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (root@host)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entrypoint import digest
+from entrypoint.kept import digest
 
 TEXT = b'{"image": "fa4-cu128", "driver": "580.159.04"}' * 100
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from entrypoint.children.outcome import Outcome
 from entrypoint.events import CaseEvent, DoneEvent, Event, Garbled, HealthEvent, TensorErrors, decode, encode
-from entrypoint.outcome import Outcome
 from tests.unit.whole import HEALTHY, NUMBERS, line, whole
 
 CASE = CaseEvent(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.kernels_cache import DIRECTORY, PREBUILT, compiled, seed
+from entrypoint.kept.kernels_cache import DIRECTORY, PREBUILT, compiled, seed
 
 
 @pytest.fixture

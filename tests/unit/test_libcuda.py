@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import libcuda
 from entrypoint.errors import MismatchError
+from entrypoint.machine import libcuda
 
 DEBIAN = f"/usr/lib/{os.uname().machine}-linux-gnu"
 BOTH = ("TRITON_LIBCUDA_PATH", "LD_LIBRARY_PATH")

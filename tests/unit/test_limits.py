@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import limits
+from entrypoint.machine import limits
 
 GIB = 1 << 30
 

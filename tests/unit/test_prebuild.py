@@ -183,5 +183,6 @@ def test_the_build_mounts_all_that_it_imports() -> None:
     text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
     assert "source=entrypoint/probe,target=/run/attn/entrypoint/probe" in text
     for name in outside:
-        path = "entrypoint/__init__.py" if name == "entrypoint" else name.replace(".", "/") + ".py"
+        path = name.replace(".", "/")
+        path += "/__init__.py" if (ROOT / path).is_dir() else ".py"
         assert f"source={path},target=/run/attn/{path}" in text

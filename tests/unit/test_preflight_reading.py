@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from entrypoint.devices import Devices, Gpu
 from entrypoint.errors import ConfigError
+from entrypoint.machine.devices import Devices, Gpu
 from entrypoint.preflight import config, gpus, model, software
 from entrypoint.preflight.commandline import Request, parse
 from entrypoint.preflight.config import Config

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attn_matrix import ROOT
 
-from entrypoint.text import to_text
+from entrypoint.report.text import to_text
 
 DATA = ROOT / "tests/data"
 REPORTS = sorted((DATA / "reports").glob("*.json"))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from entrypoint.children.outcome import Overrun
 from entrypoint.events import KernelsEvent
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.judge.rehearsal import judge
 from entrypoint.judge.rehearsal_budgets import weights
-from entrypoint.outcome import Overrun
 from entrypoint.preflight.commandline import Request
 from entrypoint.preflight.flight import Flight
 from entrypoint.preflight.judge import judge as rules

@@ -14,16 +14,16 @@ from typing import Any, Final
 
 import pytest
 
+from entrypoint.children.outcome import Ending, Outcome
 from entrypoint.events import CaseEvent
 from entrypoint.judge import verdict
 from entrypoint.judge.budgets import Weighed, weigh_case
 from entrypoint.judge.finding import Code
 from entrypoint.judge.verdict import judge
-from entrypoint.outcome import Ending, Outcome
-from entrypoint.report import build
+from entrypoint.report.document import build
+from entrypoint.report.text import SUMMARY_BYTES, Report, devices, summary, to_text
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
-from entrypoint.text import SUMMARY_BYTES, Report, devices, summary, to_text
 from tests.unit.whole import line
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import seal
+from entrypoint.kept import seal
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from attn_matrix import ROOT
 from entrypoint.fleet.merge import merge
 from entrypoint.fleet.page import render
 from entrypoint.fleet.reports import parse
-from entrypoint.text import to_text
+from entrypoint.report.text import to_text
 
 DATA = ROOT / "tests/data"
 RECORD: dict[str, list[dict[str, Any]]] = json.loads((DATA / "several/h200-x2.json").read_text(encoding="utf-8"))

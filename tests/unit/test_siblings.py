@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from attn_matrix import ROOT
 
+from entrypoint.children.outcome import Outcome
 from entrypoint.judge.finding import Code
 from entrypoint.judge.siblings import beside_siblings
 from entrypoint.judge.verdict import Judged, judge
-from entrypoint.outcome import Outcome
-from entrypoint.report import build
+from entrypoint.report.document import build
 from entrypoint.settings import Settings
 from entrypoint.spec import ImageSpec, from_json
 from tests.unit import whole

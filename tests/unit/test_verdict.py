@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from entrypoint.children.outcome import Outcome, Overrun
 from entrypoint.choice import chosen, fallback, refuse_early
-from entrypoint.devices import Devices
 from entrypoint.errors import ConfigError, MismatchError
 from entrypoint.judge import speed, verdict
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.judge.verdict import notes_of
-from entrypoint.outcome import Outcome, Overrun
+from entrypoint.machine.devices import Devices
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, Floor, GpuSpec, ImageSpec, Limitation, Sibling
 from tests.unit import whole

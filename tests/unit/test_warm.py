@@ -10,7 +10,7 @@ from attn_matrix.commands import warm
 from attn_matrix.errors import CommandFailed
 from attn_matrix.host import engine
 
-from entrypoint import seal
+from entrypoint.kept import seal
 
 
 @pytest.fixture

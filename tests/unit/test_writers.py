@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from entrypoint import writers
 from entrypoint.arguments import USAGE
-from entrypoint.cache import LIFETIME
 from entrypoint.judge.finding import Code
-from entrypoint.text import Report
+from entrypoint.kept.cache import LIFETIME
+from entrypoint.report.text import Report
 from entrypoint.writers import junit, nfd, npd
 from entrypoint.writers.nvsentinel import exit_code
 from tests.unit.test_report import SCENES, report_of

@@ -18,10 +18,10 @@ from attn_matrix.commands import terminal
 from attn_matrix.commands.terminal import Part, Table
 from attn_matrix.errors import UsageError
 from attn_matrix.host import engine
-from entrypoint.cache import write_atomically
 from entrypoint.fleet.merge import Disagreement, Fleet, Outlier, Spread, Unread, merge
 from entrypoint.fleet.page import digits, named, percent, render, speeds
 from entrypoint.fleet.reports import Device, NodeReport, UnreadableReport, parse
+from entrypoint.kept.cache import write_atomically
 
 SCHEMA: Final = 1
 LARGEST: Final = 64 << 20  # bytes: no report is as large, so it is no report

@@ -1,7 +1,7 @@
 """`nox -s warm -- ID [ARGS...]`: what compilers make for an image's check on this machine's GPU, recorded.
 
 The record is a directory for ATTN_CACHE or, with --image, an image that brings it. A start uses it only where software,
-driver and GPU (or CPU) are the same: elsewhere it has another name (entrypoint/compilers.py).
+driver and GPU (or CPU) are the same: elsewhere it has another name (entrypoint/kept/compilers.py).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from attn_matrix.host.container import WORKSPACE, attn_variables, devices_for, o
 from attn_matrix.matrix.load import FILE, read
 from attn_matrix.matrix.model import Image, Matrix
 from attn_matrix.matrix.select import pick_one
-from entrypoint import seal
-from entrypoint.compilers import COMPILED
+from entrypoint.kept import seal
+from entrypoint.kept.compilers import COMPILED
 
 # Where the directory is mounted in the container, and where an image brings it.
 MOUNTED: Final = "/warm"

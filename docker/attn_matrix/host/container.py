@@ -9,7 +9,7 @@ from typing import Final
 
 from attn_matrix.host import engine, machine
 from attn_matrix.matrix.model import Image, Matrix
-from entrypoint.devices import AMD
+from entrypoint.machine.devices import AMD
 
 # The images' working directory.
 WORKSPACE: Final = "/workspace"

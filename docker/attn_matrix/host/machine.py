@@ -15,8 +15,8 @@ from typing import Final
 from attn_matrix.errors import AttnError, CommandFailed
 from attn_matrix.host import engine
 from attn_matrix.matrix.model import Baseline, Image, Matrix
-from entrypoint import kfd
-from entrypoint.devices import AMD, NVIDIA
+from entrypoint.machine import kfd
+from entrypoint.machine.devices import AMD, NVIDIA
 
 PROC: Final = Path("/proc/driver/nvidia")
 ROOT: Final = Path("/")

@@ -2,7 +2,7 @@
 
 FA4 compiles from shapes and types alone, so it is called with torch's fake tensors; its own variables say for which
 architecture. The build of an image does this for each one that the image supports, and fails where a kernel does not
-compile: that needs no GPU of any kind. entrypoint/kernels_cache.py brings the result to use.
+compile: that needs no GPU of any kind. entrypoint/kept/kernels_cache.py brings the result to use.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from entrypoint.text import to_text
+from entrypoint.report.text import to_text
 from tests.engine.faults.box import Box
 from tests.engine.faults.fault import Fault, Seen
 from tests.patience import PATIENCE

@@ -52,7 +52,7 @@ FAULTS: Final = (
     Fault(name="a broken image.json", spec={"schema": 0}, code=95, says=r"image.json cannot be read"),
     Fault(
         name="a file of the start itself is gone",
-        options=("--volume=/dev/null:/opt/attn/entrypoint/libcuda.py:ro",),
+        options=("--volume=/dev/null:/opt/attn/entrypoint/machine/libcuda.py:ro",),
         code=95,
         says=r"The start itself failed: ImportError: cannot import name 'libcuda'",
     ),

@@ -63,7 +63,7 @@ def summary(report: Report) -> str:
 def _collective(part: Row | None) -> list[str]:
     if not part:
         return []
-    from entrypoint.collected import lines  # only for who asked for it: a plain start loads none of it
+    from entrypoint.report.collected import lines  # only for who asked for it: a plain start loads none of it
 
     return [_line(label, text) for label, text in lines(part)]
 

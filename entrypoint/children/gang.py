@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from entrypoint.child import spawn, with_our_package
+from entrypoint.children.child import spawn, with_our_package
+from entrypoint.children.outcome import LOG_TAIL
+from entrypoint.children.ranks import Ranks
 from entrypoint.collective.board import GAVE_UP, GRACE
 from entrypoint.collective.events import ProgressEvent
 from entrypoint.console import say
 from entrypoint.errors import ConfigError, MismatchError
-from entrypoint.outcome import LOG_TAIL
-from entrypoint.ranks import Ranks
 
 TORCHRUN: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Bytes. Floors are known at 1 GiB; the smaller one is nearer to what a training step sends at a time.

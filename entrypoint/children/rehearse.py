@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from entrypoint import cache, digest, kernels_cache
 from entrypoint.console import say
 from entrypoint.judge.finding import Code, Finding
+from entrypoint.kept import cache, digest, kernels_cache
 from entrypoint.light import TYPE_CHECKING, dataclass
 from entrypoint.preflight import model as models
 from entrypoint.preflight.facts import Facts
@@ -22,7 +22,7 @@ from entrypoint.rehearsal import configuration
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from entrypoint.child import Worker
+    from entrypoint.children.child import Worker
     from entrypoint.rehearsal.events import RehearsalEvent
     from entrypoint.rehearsal.outcome import Rehearsal
 
@@ -85,7 +85,7 @@ def rehearsed(wanted: Wanted, report: dict[str, Any]) -> dict[str, Any]:
 
 def _none(action: str, reason: str) -> tuple[dict[str, Any], Finding]:
     from entrypoint.judge.rehearsal import not_rehearsed
-    from entrypoint.rehearsal_report import rehearsal_part
+    from entrypoint.report.rehearsed import rehearsal_part
 
     finding = not_rehearsed(reason)
     return rehearsal_part(action, None, finding), finding
@@ -93,7 +93,7 @@ def _none(action: str, reason: str) -> tuple[dict[str, Any], Finding]:
 
 def _now(wanted: Wanted, file: str) -> tuple[dict[str, Any], Finding]:
     from entrypoint.judge.rehearsal import judge
-    from entrypoint.rehearsal_report import rehearsal_part
+    from entrypoint.report.rehearsed import rehearsal_part
 
     outcome = run(wanted, file)
     finding = judge(wanted.flight, outcome, wanted.seconds)
@@ -164,7 +164,7 @@ def _child(wanted: Wanted, file: str) -> Worker[Rehearsal]:
 
 
 def _worker(wanted: Wanted, file: str, *, waits: bool = False) -> Worker[Rehearsal]:
-    from entrypoint.child import Worker
+    from entrypoint.children.child import Worker
     from entrypoint.rehearsal.outcome import Rehearsal
 
     outcome = Rehearsal(device=wanted.device, backend=wanted.flight.backend or "")

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
+from entrypoint.children.outcome import Outcome
 from entrypoint.choice import architecture_of
 from entrypoint.events import CeilingEvent, Depth
 from entrypoint.judge.finding import Code, Finding, rank
 from entrypoint.judge.speed import floor_of, gpu_of, of_matmul
 from entrypoint.judge.verdict import Judged, JudgedCase, notes_of
-from entrypoint.outcome import Outcome
+from entrypoint.report.text import Report, devices
 from entrypoint.spec import ImageSpec
-from entrypoint.text import Report, devices
 
 REPORT_SCHEMA: Final = 1
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 
-from entrypoint import kfd
 from entrypoint.light import TYPE_CHECKING, dataclass
+from entrypoint.machine import kfd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

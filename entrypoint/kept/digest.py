@@ -2,7 +2,7 @@
 
 It is no defence against who makes two contents alike; who could do that here could as well write what is kept under
 it. `hashlib` loads OpenSSL, which takes half as long as Python's own start: files that must be as they were proved have
-SHA-256 (entrypoint/seal.py).
+SHA-256 (entrypoint/kept/seal.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from entrypoint.judge.collective import bandwidths, mebibytes
 from entrypoint.judge.fabric import floor_of
 
 if TYPE_CHECKING:
-    from entrypoint.ranks import RankFacts, Ranks
+    from entrypoint.children.ranks import RankFacts, Ranks
 
 
 def document(ranks: Ranks) -> dict[str, Any]:

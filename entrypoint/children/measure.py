@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import time
 
-from entrypoint.child import Child, OnEvent, Share
+from entrypoint.children.child import Child, OnEvent, Share
+from entrypoint.children.outcome import Outcome
 from entrypoint.choice import chosen, fallback, fits
 from entrypoint.console import say
-from entrypoint.devices import Devices
 from entrypoint.events import Event, MachineEvent, PhaseEvent
 from entrypoint.judge.siblings import beside_siblings
 from entrypoint.judge.verdict import Judged, judge
-from entrypoint.limits import jobs
-from entrypoint.outcome import Outcome
+from entrypoint.machine.devices import Devices
+from entrypoint.machine.limits import jobs
 from entrypoint.settings import Settings
 from entrypoint.spec import BackendSpec, ImageSpec
 

@@ -11,9 +11,9 @@ import json
 import os
 import time
 
-from entrypoint import compilers, digest, seal
-from entrypoint.devices import cpu_name
+from entrypoint.kept import compilers, digest, seal
 from entrypoint.light import TYPE_CHECKING, suppress
+from entrypoint.machine.devices import cpu_name
 from entrypoint.settings import describe
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from _typeshed import StrPath
 
-    from entrypoint.devices import Devices
+    from entrypoint.machine.devices import Devices
     from entrypoint.settings import Settings
     from entrypoint.spec import ImageSpec
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Generic, TypeVar
 
-from entrypoint import activity, devices, limits
+from entrypoint.children.outcome import LOG_TAIL, Outcome, Overrun, Witness
 from entrypoint.events import Depth, Event
 from entrypoint.lines import GO
-from entrypoint.outcome import LOG_TAIL, Outcome, Overrun, Witness
+from entrypoint.machine import activity, devices, limits
 
 POLL: Final = 0.05  # seconds between two looks at a silent child
 GRACE: Final = 0.2  # seconds for the last lines of a child that has exited

@@ -5,7 +5,7 @@ one, loads a kernel that it compiled under another instruction set, and the kern
 2.13.0, FlexAttention of AVX-512 had relative errors of 0.8 under AVX2.
 
 A folder is used if it is this user's or root's, can be written, has room, and holds what was sealed as it was sealed
-(entrypoint/seal.py). Else the report has a note, and the compilers get a folder of the container's own. They put
+(entrypoint/kept/seal.py). Else the report has a note, and the compilers get a folder of the container's own. They put
 absolute paths into their files (Triton 3.6), so they always get the path in LOCAL: a link to the folder in ATTN_CACHE.
 """
 
@@ -17,14 +17,14 @@ import os
 import stat
 import sys
 
-from entrypoint import digest, seal
+from entrypoint.kept import digest, seal
 from entrypoint.light import TYPE_CHECKING, dataclass, field, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Final
 
-    from entrypoint.devices import Devices
+    from entrypoint.machine.devices import Devices
 
     Note = Callable[[str], None]
 

@@ -1,0 +1,1 @@
+"""The processes that measure, as their parent starts them, and what they left behind."""

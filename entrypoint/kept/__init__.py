@@ -1,0 +1,1 @@
+"""What a start leaves for the next one: verdicts, and what compilers made."""

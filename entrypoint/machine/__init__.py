@@ -1,0 +1,1 @@
+"""What the container was given: GPUs, drivers, processors, memory."""

@@ -1,0 +1,1 @@
+"""The report of a start, as a document and as text. Pure."""
