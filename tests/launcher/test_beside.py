@@ -47,7 +47,9 @@ def test_it_imports_beside_the_check_and_rehearses_after_it(gpu: ProcessLauncher
     assert 0.0 < seconds["total"] < PATIENCE
 
 
-@pytest.mark.parametrize("given", [{"machine/limits.py": PROCESSORS.format(7)}, {"machine/devices.py": GPU.replace("=1", "=2")}])
+@pytest.mark.parametrize(
+    "given", [{"machine/limits.py": PROCESSORS.format(7)}, {"machine/devices.py": GPU.replace("=1", "=2")}]
+)
 def test_with_fewer_processors_for_each_gpu_it_begins_after_the_check(
     gpu: ProcessLauncher, given: dict[str, str]
 ) -> None:
