@@ -21,7 +21,7 @@ LONGEST: Final = 150  # characters of a reason that are shown
 LABEL: Final = re.compile(r"^(axolotl-attn( sdpa-cpu)?:|  \w+) +")
 VARIES: Final = (
     (re.compile(r" \(from the verdict cache\)"), ""),
-    (re.compile(r"/data/cache/(compiled/)?[0-9a-f]{16,}(\.json)?|/cache/compiled/[0-9a-f]{16}"), "…"),
+    (re.compile(r"/data/cache/(compiled/)?[0-9a-f]{16,}(\.json)?|/cache/compiled/[0-9a-f]{16,}"), "…"),
 )
 
 

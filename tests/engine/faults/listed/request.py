@@ -52,9 +52,9 @@ FAULTS: Final = (
     Fault(name="a broken image.json", spec={"schema": 0}, code=95, says=r"image.json cannot be read"),
     Fault(
         name="a file of the start itself is gone",
-        options=("--volume=/dev/null:/opt/attn/entrypoint/machine/libcuda.py:ro",),
+        options=("--volume=/dev/null:/opt/attn/entrypoint/settings.py:ro",),
         code=95,
-        says=r"The start itself failed: ImportError: cannot import name 'libcuda'",
+        says=r"The start itself failed: ModuleNotFoundError: No module named 'entrypoint.settings'",
     ),
     Fault(
         name="a configuration that is not there",
