@@ -52,8 +52,13 @@ FAULTS: Final = (
         code=95,
         says=r"crashed with SIGXCPU in correctness",
     ),
-    Fault(name="no thread beside the first (--pids-limit=1)", options=("--pids-limit=1",), code=95, says=NO_PROCESS),
-    Fault(name="no process beside the first (--pids-limit=2)", options=("--pids-limit=2",), code=95, says=NO_PROCESS),
+    # Of a user that has no other process. A limit of the container's control group would hold its runtime's threads.
+    Fault(
+        name="no process beside the first (RLIMIT_NPROC)",
+        options=("--ulimit=nproc=1", "--user=54321:0"),
+        code=95,
+        says=NO_PROCESS,
+    ),
     Fault(
         name="too few open files for 8 GPUs (RLIMIT_NOFILE)",
         gpus=8,
