@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from entrypoint.children.outcome import signal_name
 from entrypoint.choice import vendor_of
 from entrypoint.judge.cause import cause
-from entrypoint.judge.finding import Code, Finding, gpu_fault, wrong
+from entrypoint.judge.finding import Code, Finding, gpu_fault, internal, wrong
 from entrypoint.judge.rehearsal_budgets import Weight, leak_budget, weights
 from entrypoint.rehearsal.events import RaisedEvent
 from entrypoint.rehearsal.outcome import Rehearsal
@@ -48,7 +48,7 @@ def judge(flight: Flight, outcome: Rehearsal, limit: float) -> Finding:
     for found in (
         _asked(flight, outcome),
         _raised(flight, outcome),
-        _fault(outcome, limit),
+        _fault(flight, outcome, limit),
         _leaks(outcome),
         _numbers(outcome),
         _kernel(outcome),
@@ -150,14 +150,17 @@ def _others(flight: Flight, held: str, raised: RaisedEvent) -> Finding:
     )
 
 
-def _fault(outcome: Rehearsal, limit: float) -> Finding | None:
-    """A crash or a hang while the run's own attention is called: the training would meet it too."""
+def _fault(flight: Flight, outcome: Rehearsal, limit: float) -> Finding | None:
+    """A crash or a hang while the run's own attention is called: the training would meet it too. As in the check, on a
+    GPU that is the GPU's matter, and on a CPU nobody knows whose."""
     slow = outcome.overrun is not None and outcome.overrun.computing
     if not outcome.in_attention or slow or _no_memory(outcome) or outcome.ending not in {"killed", "timeout"}:
         return None
     what = f"The rehearsal {_how(outcome, limit)} in {outcome.phase} with the run's own attention on {outcome.device},"
-    advice = "Start the job on another node; if it ends so there too, use another attention."
-    return gpu_fault("ended", f"{what} as the training would.", advice)
+    what += " as the training would."
+    if flight.facts.spec.device == "cpu":
+        return internal(what, kind="ended")
+    return gpu_fault("ended", what, "Start the job on another node; if it ends so there too, use another attention.")
 
 
 def _ended(outcome: Rehearsal, limit: float) -> Finding | None:

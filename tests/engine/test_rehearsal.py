@@ -57,7 +57,7 @@ def test_a_crash_by_signal_is_told_as_the_check_tells_it(sdpa_cpu: str) -> None:
     """The child is gone, and the report says how, and in what."""
     done = started(sdpa_cpu, "segmentation fault")
 
-    assert done.code == 94, done.stderr
+    assert done.code == 95, done.stderr
     assert "SIGSEGV" in done.reason
 
 

@@ -77,8 +77,8 @@ SEEDED: Final[dict[str, Expected]] = {
     "crash at the first step": _on("llama", CRASH),
     "crash in the backward": _on("qwen3", CRASH, packed=True),
     "crash at the second step": _on("llama", CRASH, lora=True),
-    "segmentation fault": _on("llama", "SIGSEGV", 94),
-    "hang": _on("llama", "hung", 94, limit=120),
+    "segmentation fault": _on("llama", "SIGSEGV", 95),
+    "hang": _on("llama", "hung", 95, limit=120),
     "a hub asked": _on("llama", "huggingface.co", 90),
     "another kernel than asked": _on("llama", "sdpa"),
 }

@@ -317,6 +317,14 @@ def test_a_crash_by_signal_in_attention_is_the_device_s() -> None:
     assert "crashed with SIGSEGV in compare" in found.what
 
 
+def test_on_a_cpu_nobody_knows_whose_it_is() -> None:
+    """As the check says it: no node is drained for it."""
+    known = facts({"config": {"attn_implementation": "sdpa"}, "model": "llama"}, "sdpa-cpu", "none")
+    found = said(left(*IN_ATTENTION, ending="killed", number=11), replace(flight(), facts=known))
+    assert (found.verdict, found.code) == ("NOT_CHECKED", Code.INTERNAL)
+    assert "crashed with SIGSEGV in compare" in found.what
+
+
 def test_a_hang_in_attention_is_too() -> None:
     found = said(left(*IN_ATTENTION, ending="timeout", overrun=replace(SLOW, computing=False)))
     assert (found.verdict, found.code) == ("FAIL", Code.GPU_FAULT)

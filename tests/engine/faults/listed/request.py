@@ -70,7 +70,7 @@ FAULTS: Final = (
     configured("a model that is not there", CONFIG.replace("/data/model", "/nowhere"), RUNS, r"Not rehearsed"),
     configured("a model of the hub, without a network", CONFIG.replace("/data/model", "a/b"), RUNS, r"Not rehearsed"),
     rehearsed("a rehearsal whose loss is off", "wrong", 92, r"the loss is 7.69% off"),
-    rehearsed("a rehearsal that crashes", "crash", 94, r"SIGSEGV"),
+    rehearsed("a rehearsal that crashes", "crash", 95, r"SIGSEGV"),
     Fault(
         name="a rehearsal that is killed",
         behaviour="rehearsal hang",
@@ -79,5 +79,5 @@ FAULTS: Final = (
         code=RUNS,
         says=r"Not rehearsed: the container's memory ran out in compare",
     ),
-    rehearsed("a rehearsal that hangs", "hang", 94, r"hung or waited", ATTN_TIMEOUT="12"),
+    rehearsed("a rehearsal that hangs", "hang", 95, r"hung or waited", ATTN_TIMEOUT="12"),
 )
