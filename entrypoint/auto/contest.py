@@ -10,7 +10,7 @@ from typing import Final
 from entrypoint.auto.choice import Failed, Timed, weigh
 from entrypoint.children.child import OnEvent, Worker
 from entrypoint.children.outcome import Outcome, signal_name
-from entrypoint.console import say
+from entrypoint.children.progress import Progress
 from entrypoint.events import DeviceFacts, Event, PhaseEvent
 from entrypoint.judge.cause import cause
 from entrypoint.race.contestant import Contestant, to_json
@@ -89,13 +89,11 @@ def _child(contest: Contest, contestants: Sequence[Contestant], shape: Shape) ->
 
 
 def _progress(device: str) -> OnEvent:
-    started, shown = time.monotonic(), ""
+    progress = Progress(f"{device} auto", time.monotonic())
 
     def on_event(event: Event) -> bool:
-        nonlocal shown
-        if isinstance(event, PhaseEvent) and event.name == "correctness" and event.detail != shown:
-            shown = event.detail
-            say(f"[{time.monotonic() - started:5.1f} s] {device} auto: {shown}")
+        if isinstance(event, PhaseEvent) and event.name == "correctness":
+            progress.show(event.detail)
         return True
 
     return on_event

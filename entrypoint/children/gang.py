@@ -19,10 +19,10 @@ from typing import IO, Final
 
 from entrypoint.children.child import spawn, with_our_package
 from entrypoint.children.outcome import LOG_TAIL
+from entrypoint.children.progress import Progress
 from entrypoint.children.ranks import Ranks
 from entrypoint.collective.board import GAVE_UP, GRACE
 from entrypoint.collective.events import ProgressEvent
-from entrypoint.console import say
 from entrypoint.errors import ConfigError, MismatchError
 
 TORCHRUN: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -100,10 +100,10 @@ class Gang:
     """The ranks of this parent. Use as a context manager: leaving it ends every one with all that it started."""
 
     def __init__(self, home: str, device: str, environ: Mapping[str, str], group: Starting, seconds: float) -> None:
-        self._started = time.monotonic()
-        self._deadline = self._started + seconds
+        started = time.monotonic()
+        self._deadline = started + seconds
+        self._progress = Progress(f"rank {next(iter(group.ranks))} of {group.world_size}", started)
         self._ranks = Ranks(world_size=group.world_size, ours=tuple(group.ranks), seconds=seconds)
-        self._shown = ""
         sizes = [str(size) for size in (ON_CPU if device == "cpu" else ON_GPU)]
         own_limit = seconds - min(MARGIN, seconds / 4)
         arguments = ["--device", device, "--sizes", *sizes, "--seconds", f"{own_limit:.3f}"]
@@ -158,10 +158,8 @@ class Gang:
 
     def _show(self, event: ProgressEvent) -> None:
         size = f" of {event.size >> 20} MiB" if event.size and event.step != "local" else ""
-        shown = f"{event.step}{size}"
-        if event.rank == self._processes[0].rank and shown != self._shown and event.step != "leave":
-            self._shown = shown
-            say(f"[{time.monotonic() - self._started:5.1f} s] rank {event.rank} of {self._ranks.world_size}: {shown}")
+        if event.rank == self._processes[0].rank and event.step != "leave":
+            self._progress.show(f"{event.step}{size}")
 
     def _notice_deaths(self) -> None:
         """Ranks that wait for a dead one on a GPU would do so until the limit: they get a moment to say so."""

@@ -7,8 +7,8 @@ import time
 
 from entrypoint.children.child import Child, OnEvent, Share
 from entrypoint.children.outcome import Outcome
+from entrypoint.children.progress import Progress
 from entrypoint.choice import chosen, fallback, fits
-from entrypoint.console import say
 from entrypoint.events import Event, MachineEvent, PhaseEvent
 from entrypoint.judge.siblings import beside_siblings
 from entrypoint.judge.verdict import Judged, judge
@@ -86,13 +86,11 @@ class Check:
 
     def _watch(self, device: str, backend: BackendSpec) -> OnEvent:
         """Show progress, and stop a child whose GPU the backend does not support before a kernel can crash on it."""
-        shown = ""
+        progress = Progress(f"{device} {backend.name}", self._started)
 
         def on_event(event: Event) -> bool:
-            nonlocal shown
-            if isinstance(event, PhaseEvent) and event.name != shown:
-                shown = event.name
-                say(f"[{time.monotonic() - self._started:5.1f} s] {device} {backend.name}: {shown}")
+            if isinstance(event, PhaseEvent):
+                progress.show(event.name)
             return not isinstance(event, MachineEvent) or fits(self._spec, backend, event.device)
 
         return on_event

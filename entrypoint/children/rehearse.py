@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from entrypoint.console import say
 from entrypoint.judge.finding import Code, Finding
 from entrypoint.kept import cache, digest, kernels_cache
 from entrypoint.light import TYPE_CHECKING, dataclass
@@ -182,16 +181,14 @@ def _asked(wanted: Wanted, file: str) -> tuple[list[str], dict[str, str]]:
 
 def _told() -> Callable[[RehearsalEvent], bool]:
     """Show the stages as they come."""
+    from entrypoint.children.progress import Progress
     from entrypoint.rehearsal.events import StageEvent
 
-    began = time.monotonic()
-    shown = ""
+    progress = Progress("rehearsal", time.monotonic())
 
     def on_event(event: RehearsalEvent) -> bool:
-        nonlocal shown
-        if isinstance(event, StageEvent) and event.name != shown:
-            shown = event.name
-            say(f"[{time.monotonic() - began:5.1f} s] rehearsal: {shown}")
+        if isinstance(event, StageEvent):
+            progress.show(event.name)
         return True
 
     return on_event
