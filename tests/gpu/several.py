@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.collective.seeded import plant
-from tests.gpu.starts import ran, reference
+from tests.gpu.starts import checked, ran, reference
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # Keeps GPU 1 busy until its container is removed.
@@ -56,15 +56,14 @@ class Host:
 
     def check(self, name: str, image: str, options: tuple[str, ...], *arguments: str) -> dict[str, Any]:
         """One check in a fresh container; its report goes to DIR/reports/<name>.json."""
-        seconds, done = ran([*options, *NAMED, "--env=ATTN_CACHE=", reference(image), "check", "--json", *arguments])
-        row: dict[str, Any] = {"name": name, "image": image, "container": seconds, "exit": done.returncode}
-        try:
-            report = json.loads(done.stdout)
-        except ValueError:
-            return {**row, "said": done.stderr[-2000:]}
-        (self.out / f"reports/{name}.json").write_text(done.stdout, encoding="utf-8")
+        file = self.out / f"reports/{name}.json"
+        row, report = checked(image, [*options, *NAMED, "--env=ATTN_CACHE="], file, arguments)
         row |= {key: report.get(key) for key in ("verdict", "reasons", "seconds", "collective") if report.get(key)}
-        return row | {"gpus": [{key: gpu.get(key) for key in ("device", "verdict")} for gpu in report["gpus"]]}
+        return {"name": name, "image": image, **row, "gpus": gpus_of(report)}
+
+
+def gpus_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: gpu.get(key) for key in ("device", "verdict")} for gpu in report.get("gpus", [])]
 
 
 def main() -> None:
@@ -125,12 +124,12 @@ def on_path(folder: Path) -> tuple[str, str]:
 def collective(host: Host) -> Iterator[dict[str, Any]]:
     """Ours and the plain loop, in turn."""
     image = host.ids[0]
+    mount = f"--volume={ROOT / 'tests/gpu'}:/plain:ro"
+    options = [*host.every, *NAMED, "--env=ATTN_CHECK=off", mount, reference(image)]
+    sizes = ["4"] if "cpu" in image else ["256", "1024"]
+    loop = ["torchrun", f"--nproc-per-node={count(host)}", "/plain/plain_collectives.py", *sizes]
     for turn in range(host.turns):
         yield host.check(f"collective-{turn}", image, host.every, "--collective")
-        mount = f"--volume={ROOT / 'tests/gpu'}:/plain:ro"
-        options = [*host.every, *NAMED, "--env=ATTN_CHECK=off", mount, reference(image)]
-        sizes = ["4"] if "cpu" in image else ["256", "1024"]
-        loop = ["torchrun", f"--nproc-per-node={count(host)}", "/plain/plain_collectives.py", *sizes]
         seconds, done = ran([*options, *loop])
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         yield {"name": f"plain-{turn}", "container": seconds, "exit": done.returncode, "bandwidth": lines}
@@ -173,7 +172,7 @@ def training(host: Host) -> Iterator[dict[str, Any]]:
             "steps": len(STEP.findall(said)),
             "checks": said.count("axolotl-attn: checking"),
             **{key: report.get(key) for key in ("verdict", "reasons", "seconds", "rehearsal")},
-            "gpus": [{key: gpu.get(key) for key in ("device", "verdict")} for gpu in report.get("gpus", [])],
+            "gpus": gpus_of(report),
             "last": said.strip().splitlines()[-4:] if done.returncode else [],
         }
 

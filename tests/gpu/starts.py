@@ -108,17 +108,27 @@ def imports(tag: str, options: Sequence[str]) -> dict[str, Any]:
 
 
 def check(tag: str, options: Sequence[str], how: str, file: Path) -> dict[str, Any]:
-    """One check; its report goes to `file`, and where there is none, what it said goes into the row."""
-    seconds, done = ran([*options, "--env=ATTN_TIMEOUT=300", reference(tag), "check", "--json"])
-    row: dict[str, Any] = {"tag": tag, "how": how, "container": seconds, "exit": done.returncode}
-    try:
-        report = json.loads(done.stdout)
-    except ValueError:
-        return {**row, "said": done.stderr[-2000:]}
-    file.write_text(done.stdout, encoding="utf-8")
-    row |= {"verdict": report["verdict"], "seconds": report["seconds"], "cases": len(report["cases"])}
-    print(f"{tag} {how}: {seconds} s, {row['verdict']}, {json.dumps(report['seconds'])}", flush=True)
+    """One check in a row."""
+    row, report = checked(tag, [*options, "--env=ATTN_TIMEOUT=300"], file)
+    row = {"tag": tag, "how": how, **row}
+    if report:
+        row |= {"verdict": report["verdict"], "seconds": report["seconds"], "cases": len(report["cases"])}
+        print(f"{tag} {how}: {row['container']} s, {row['verdict']}, {json.dumps(row['seconds'])}", flush=True)
     return row
+
+
+def checked(
+    tag: str, options: Sequence[str], file: Path, arguments: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a `check --json` ended, and its report, which also goes to `file`; without one, the end of what it said."""
+    seconds, done = ran([*options, reference(tag), "check", "--json", *arguments])
+    row: dict[str, Any] = {"container": seconds, "exit": done.returncode}
+    try:
+        report: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        return {**row, "said": done.stderr[-2000:]}, {}
+    file.write_text(done.stdout, encoding="utf-8")
+    return row, report
 
 
 def ran(command: Sequence[str]) -> tuple[float, subprocess.CompletedProcess[str]]:

@@ -48,9 +48,10 @@ def spread(values: Sequence[float]) -> str:
 
 def starts() -> str:
     """What a start takes: three of each, the median, and where it says so the least and the most."""
-    runs = record("starts/cu128.h200.json")["starts"]
+    recorded = record("starts/cu128.h200.json")
+    runs = recorded["starts"]
     head = (
-        "image", f"before ({record('starts/cu128.h200.json')['before'][:7]})", "beyond import", "start",
+        "image", f"before ({recorded['before'][:7]})", "beyond import", "start",
         "beyond import", "promised", "compile, correctness, performance, machine", "deep", "beyond import",
     )  # fmt: skip
     return table(head, (_start(image, runs) for image in images(runs)))
@@ -65,7 +66,7 @@ def _start(image: str, runs: list[dict[str, Any]]) -> Row:
     cells = [cell for each in (before, now) for cell in (spread([row["total"] for row in each]), beyond(each))]
     parts = ", ".join(f"{median(row[phase] for row in now):.1f}" for phase in phases)
     promised = PROMISED[image.partition("-")[0]]
-    return [f"`{image}`", *cells, promised, parts, f"{deep['total']:.1f}", f"{deep['total'] - deep['import']:.1f}"]
+    return [f"`{image}`", *cells, promised, parts, f"{deep['total']:.1f}", beyond([deep])]
 
 
 def kept() -> str:
@@ -89,7 +90,7 @@ def _kept(image: str, runs: list[dict[str, Any]]) -> Row:
         median(row["import"] for row in seconds(runs, image, "import")),
     )
     return [
-        f"`{image}`", f"{warm['total']:.1f}", f"{warm['total'] - warm['import']:.1f}",
+        f"`{image}`", f"{warm['total']:.1f}", beyond([warm]),
         PROMISED_KEPT.get(image.partition("-")[0], ""), *(f"{median(each):.0f}" for each in (remembered, bare, more)),
         *(f"{each:.1f}" for each in imports),
     ]  # fmt: skip
