@@ -11,21 +11,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from entrypoint.events import FirstCallEvent, KernelsEvent, UnusableEvent
+from entrypoint.events import KernelsEvent, UnusableEvent
 from entrypoint.probe import (
-    accuracy,
-    ahead,
     backends,
-    calls,
     cases,
     device,
     early,
     facts,
+    helpers,
     memory,
     observe,
     performance,
     schedule,
     sensors,
+    variants,
 )
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.limit import Limit
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     import torch
 
 
-# A variant that a JIT backend has no cached kernel for costs seconds: those that would begin after this are left out,
-# and a later start, which finds the earlier ones in the cache, gets to them.
-COMPILE_SECONDS = 20.0
 UNLIMITED = Limit()
 
 
@@ -49,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         asked = schedule.asked(options)
-        with ahead.start(options.backend, options.device, options.jobs, os.environ, asked) as helpers:
-            probe(options.backend, options.device, log, helpers=helpers, limit=limit, asked=asked)
+        with helpers.start(options.backend, options.device, options.jobs, os.environ, asked) as aids:
+            probe(options.backend, options.device, log, aids=aids, limit=limit, asked=asked)
     except Unusable as refusal:
         log.emit(UnusableEvent(subject=refusal.subject, reason=str(refusal)))
     return 0
@@ -61,7 +57,7 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
     device_name: str,
     log: EventLog,
     *,
-    helpers: ahead.Helpers = ahead.NONE,
+    aids: helpers.Helpers = helpers.NONE,
     limit: Limit = UNLIMITED,
     asked: schedule.Asked = schedule.EVERYTHING,
 ) -> None:
@@ -76,76 +72,24 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
         machine = facts.machine(where)
         log.emit(machine)
         kernels = early.load_kernels(where)
+        early.build_launcher(name, where)
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with log.phase("machine", "kernels of torch"):
         kernels.join(early.PATIENCE)
     with sensors.watched(machine.device.uuid, log) as watched:
         plan = schedule.plan(backend, where.type, asked, far=memory.room_for_far(where))
-        compiled = compile_variants(plan, helpers, where, log, limit)
-        left_out = check_cases(plan, compiled, where, log, limit)
+        compiling = variants.Compiling(plan, where, log, limit)
+        compiling.run(aids)
+        compiled = compiling.tried if plan.compiles else {run.key for run in plan.checked}
+        left_out = variants.check_cases(plan, compiled, where, log, limit, found=compiling.found)
         for kernel in plan.kernels:
-            case = plan.checked[0].case if kernel is backend else cases.startup_cases(kernel.capabilities)[0]
+            first = next((run for run in plan.checked if run.key in compiled), plan.checked[0])
+            case = first.case if kernel is backend else cases.startup_cases(kernel.capabilities)[0]
             observe_kernels(kernel, unmasked(case, kernel), where, log)
         survive = partial(case_error_if_it_raises, where=where, log=log)
         performance.measure_speed(backend, where, log, watched, survive, timed=plan.timed, compared=plan.compared)
     log.done(left_out, plan.left_out)
-
-
-def compile_variants(
-    plan: schedule.Plan, helpers: ahead.Helpers, where: torch.device, log: EventLog, limit: Limit
-) -> set[tuple[str, cases.Case]]:
-    """First forward and backward of each kernel variant, so that just-in-time compilation has its own phase.
-
-    Returns the keys of the runs that may follow: neither COMPILE_SECONDS nor the limit left their variant out. What is
-    in `plan.always`, or what a helper has compiled, is tried however long it takes. A variant that fails here fails
-    again as a case and is reported there; Unusable is for a backend that runs none.
-    """
-    tried: set[tuple[str, cases.Case]] = set()
-    compiled: frozenset[str] = frozenset()
-    refusals = []
-    for run in plan.variants:
-        in_time = log.seconds.get("compile", 0.0) <= COMPILE_SECONDS and limit.allows("compile")
-        if not in_time and run.key not in plan.keys and run.case.id not in compiled:
-            continue
-        refusal = first_call(run, where, log)
-        refusals += [refusal] if refusal else []
-        if not tried and len(helpers):
-            with log.phase("compile", f"{len(helpers)} helpers"):
-                compiled = helpers.finish(max(0.0, COMPILE_SECONDS - log.seconds["compile"]))
-        tried.add(run.key)
-    if len(refusals) == len(tried):
-        raise Unusable("backend", f"no case runs forward and backward: {refusals[0]}")
-    return tried if plan.compiles else {run.key for run in plan.checked}
-
-
-def first_call(run: schedule.Scheduled, where: torch.device, log: EventLog) -> str | None:
-    """The reason why it fails, unless that is want of memory."""
-    with log.phase("compile", run.case.id) as watch:
-        try:
-            calls.first(run.backend, run.case, where)
-            log.emit(FirstCallEvent(id=run.case.id, seconds=watch.elapsed()))
-        except Exception as error:  # noqa: BLE001 - a kernel package may raise anything
-            device.recover(where)
-            return None if device.is_out_of_memory(error) else describe(error)
-    return None
-
-
-def check_cases(
-    plan: schedule.Plan, compiled: set[tuple[str, cases.Case]], where: torch.device, log: EventLog, limit: Limit
-) -> list[str]:
-    """A `case` or `case_error` for each case that is compiled, while there is time; the ids of those left out."""
-    left_out = []
-    for run in plan.checked:
-        case, capabilities = run.case, run.backend.capabilities
-        if run.key not in compiled or not (run in plan.always or limit.allows("correctness")):
-            left_out.append(case.id)
-            continue
-        with log.phase("correctness", case.id) as watch, case_error_if_it_raises(case.id, where, log):
-            measured = accuracy.measure(run.backend, case, where)
-            designed = None if capabilities is None else capabilities.relative_error
-            log.emit(measured.event(case, watch.elapsed(), designed))
-    return left_out
 
 
 def unmasked(case: cases.Case, backend: backends.Backend) -> cases.Case:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from entrypoint.probe import accuracy, cases, reference
+from entrypoint.probe import accuracy, backends, cases, reference
 from entrypoint.probe.backends import Backend
 
 if TYPE_CHECKING:
@@ -52,6 +52,18 @@ def _compare(where: torch.device) -> None:
     first = cases.startup_cases()[0]
     for dtype in DTYPES:
         accuracy.measure(plain, replace(first, dtype=dtype), where)
+
+
+def build_launcher(backend: str, where: torch.device) -> threading.Thread:
+    """Let Triton compile what it talks to the driver through, where nobody has yet: gcc takes 0.4 s for it."""
+    needed = where.type == "cuda" and backends.compiles_each_variant(backend)
+    return _begun(lambda: _load_launcher() if needed else None)
+
+
+def _load_launcher() -> object:
+    from triton.runtime import driver
+
+    return driver.active.utils
 
 
 def _begun(work: Callable[[], object]) -> threading.Thread:

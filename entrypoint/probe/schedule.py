@@ -20,6 +20,10 @@ ALWAYS = 4
 CASES_PER_KERNEL = 6
 
 
+# Of a compiled kernel: the name of its backend, and what of a case it depends on.
+Key = tuple[str, cases.Case]
+
+
 @dataclass(frozen=True)
 class Scheduled:
     """One case for a backend, or for one of its kernels, forced: then the case's id begins with the kernel's name."""
@@ -28,7 +32,7 @@ class Scheduled:
     case: cases.Case
 
     @property
-    def key(self) -> tuple[str, cases.Case]:
+    def key(self) -> Key:
         """Runs that share it share a compiled kernel."""
         return (self.backend.name, self.case.variant)
 
@@ -73,9 +77,25 @@ class Plan:
         return variants([*self.always, *self.checked] if self.compiles else self.always)
 
     @property
-    def keys(self) -> set[tuple[str, cases.Case]]:
+    def keys(self) -> set[Key]:
         """The keys of `always`."""
         return {run.key for run in self.always}
+
+    @property
+    def timed_keys(self) -> set[Key]:
+        """The keys of what is timed: only the process that does so can."""
+        return {run.key for run in self.always if run.case in self.timed}
+
+    @property
+    def own(self) -> Scheduled:
+        """The variant that a check with helpers begins with: one that is timed, or else the first."""
+        first, *others = self.variants
+        return next((run for run in (first, *others) if run.key in self.timed_keys), first)
+
+    @property
+    def shared(self) -> list[Scheduled]:
+        """The variants that helpers compile and check meanwhile."""
+        return [run for run in self.variants if run.key != self.own.key]
 
 
 def plan(backend: Backend, device_type: str, asked: Asked = EVERYTHING, *, far: bool) -> Plan:

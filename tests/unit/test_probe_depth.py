@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import subprocess
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from entrypoint.probe import ahead, compact, own, schedule
+from entrypoint.probe import backends, compact, own, schedule
 from entrypoint.probe.backends import Backend, Capabilities, fa2, fa4, flex, sage, sdpa
 from entrypoint.probe.cases import Case
 from entrypoint.shape import Shape
@@ -64,6 +63,21 @@ def test_layers_with_and_without_a_window_are_two_variants() -> None:
     assert len([*planned(BACKENDS["flex"], shape=replace(mixed, mixed=False)).variants]) == 1
 
 
+@pytest.mark.parametrize("name", ["flex", "s2"])
+def test_the_number_of_helpers_is_the_number_of_variants(name: str) -> None:
+    """Helpers begin before torch is imported, when nobody can plan: the adapter says how many there will be."""
+    assert len([*planned(BACKENDS[name]).variants]) == backends.start_variants(name)
+
+
+@pytest.mark.parametrize("name", ["flex", "s2"])
+@pytest.mark.parametrize("shape", [None, replace(LLAMA, window=1024, mixed=True)])
+def test_a_check_with_helpers_begins_with_what_it_times(name: str, shape: Shape | None) -> None:
+    """Only one process times; all other variants are shared, each once."""
+    plan = planned(BACKENDS[name], shape=shape)
+    assert plan.own.case in plan.timed
+    assert [run.key for run in plan.variants if run.key != plan.own.key] == [run.key for run in plan.shared]
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_start_forces_no_kernel_and_names_what_it_leaves_out(name: str) -> None:
     """What is run or named is all that a deep check has; the kernels of cuDNN took most of a start to compile."""
@@ -114,28 +128,6 @@ def test_what_is_asked_reaches_another_process(shape: Shape | None) -> None:
     schedule.add_options(parser)
     assert schedule.asked(parser.parse_args(asked.flags)) == asked
     assert schedule.asked(parser.parse_args([])) == schedule.EVERYTHING
-
-
-@pytest.mark.parametrize(
-    ("asked", "helpers"),
-    [
-        (schedule.EVERYTHING, 12),
-        (schedule.Asked(depth="start"), 6),
-        (schedule.Asked(depth="start", shape=LLAMA), 0),
-        (schedule.Asked(depth="start", shape=replace(LLAMA, window=1024, mixed=True)), 1),
-        (schedule.Asked(depth="deep", shape=LLAMA), 12),
-    ],
-)
-def test_there_are_as_many_helpers_as_other_variants(
-    asked: schedule.Asked, helpers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each imports torch beside the check and takes memory of the GPU."""
-    started: list[list[str]] = []
-    monkeypatch.setattr(ahead, "is_cold", lambda *_: True)
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
-    ahead.start("flex", "cuda:0", 64, {}, asked)
-    assert len(started) == helpers
-    assert all(set(asked.flags) <= set(command) for command in started)
 
 
 # ---- few variants ----

@@ -68,3 +68,16 @@ def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.Monkey
     early.load_kernels(torch.device("cuda:1")).join()
 
     assert seen == [("current", "cuda:1"), ("bfloat16", "cuda:1"), ("float16", "cuda:1")]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "loaded"), [("flex", "cuda:0", True), ("sdpa", "cuda:0", False), ("flex", "cpu", False)]
+)
+def test_a_launcher_is_built_where_triton_will_launch(
+    backend: str, device: str, loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gcc compiles it: whoever needs none does not wait for it."""
+    calls: list[str] = []
+    monkeypatch.setattr(early, "_load_launcher", lambda: calls.append("loaded"))
+    early.build_launcher(backend, torch.device(device)).join()
+    assert calls == (["loaded"] if loaded else [])

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from entrypoint.events import PHASES
+from entrypoint.events import PHASES, FirstCallEvent
 from entrypoint.probe import __main__ as child
-from entrypoint.probe import ahead, backends, cases, device, observe, performance, rivals, schedule
+from entrypoint.probe import backends, cases, device, helpers, observe, performance, rivals, schedule, variants
+from entrypoint.probe.accuracy import Measured
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.limit import Limit, Step
 from entrypoint.probe.trouble import Unusable
@@ -298,7 +299,7 @@ def test_compilation_that_takes_too_long_leaves_the_rest_out(quick: None, monkey
     """What was left out is named, and what was compiled is checked in every case that shares it."""
     from entrypoint.probe import reference
 
-    monkeypatch.setattr(child, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(variants, "COMPILE_SECONDS", 0.0)
     monkeypatch.setattr(backends, "cache_variable", lambda name: "A_COMPILERS_CACHE")
     more = (*cases.startup_cases(), replace(cases.BASE[0], id="one-more", head_dim=96))
     monkeypatch.setattr(cases, "startup_cases", lambda capabilities=None, far=False: more)
@@ -344,31 +345,95 @@ def test_only_what_compiles_has_a_first_call_of_each_variant_on_a_cpu() -> None:
     assert len([*on_gpu.variants]) > len([*flex.variants]) > len([*on_cpu.variants])
 
 
-def test_what_a_helper_compiled_is_checked_however_late(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is in the cache now. They are waited for after the first variant, with which the check itself began."""
+class Helped(helpers.Helpers):
+    """One helper, which has found this by the time that the check waits for it, after `waited_after` first calls."""
+
+    def __init__(self, found: helpers.Found, stream: io.StringIO) -> None:
+        super().__init__(())
+        self._found, self._stream = found, stream
+        self.waited_after: list[str] = []
+
+    def __len__(self) -> int:
+        return 1
+
+    def finish(self, seconds: float) -> helpers.Found:
+        self.waited_after = [line["id"] for line in events(self._stream.getvalue()) if line["event"] == "first_call"]
+        return self._found
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> schedule.Plan:
+    """A backend that compiles each variant, on a CPU, with two variants more than the usual; its plan."""
     from entrypoint.probe import reference
 
-    waited_after: list[list[str]] = []
-
-    class Helped(ahead.Helpers):
-        def finish(self, seconds: float) -> frozenset[str]:
-            waited_after.append([line["id"] for line in events(stream.getvalue()) if line["event"] == "first_call"])
-            return super().finish(seconds) | {"one-more"}
-
-    monkeypatch.setattr(child, "COMPILE_SECONDS", 0.0)
     monkeypatch.setattr(backends, "cache_variable", lambda name: "A_COMPILERS_CACHE")
     added = (replace(cases.BASE[0], id=name, head_dim=head_dim) for name, head_dim in (("one-more", 96), ("two", 80)))
     more = (*cases.startup_cases(), *added)
     monkeypatch.setattr(cases, "startup_cases", lambda capabilities=None, far=False: more)
     backend = backends.Backend(name="sdpa", attention=reference.reordered)
     monkeypatch.setattr(backends, "load", lambda name, where: backend)
+    return schedule.plan(backend, "cpu", far=False)
+
+
+def probed_with(found: helpers.Found) -> tuple[list[dict[str, Any]], list[str]]:
+    """The events of a check beside a helper that has found this, and what it had called before it waited."""
     stream = io.StringIO()
-    with Helped([subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)]) as helpers:
-        child.probe("sdpa", "cpu", EventLog(stream), helpers=helpers)
-    lines = events(stream.getvalue())
-    assert waited_after[0] == ["causal-d64"]
+    helped = Helped(found, stream)
+    child.probe("sdpa", "cpu", EventLog(stream), aids=helped)
+    return events(stream.getvalue()), helped.waited_after
+
+
+def test_what_a_helper_compiled_is_checked_however_late(
+    quick: None, many: schedule.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the cache now. They are waited for after the check's own variant, which is one that it times."""
+    monkeypatch.setattr(variants, "COMPILE_SECONDS", 0.0)
+    compiled = FirstCallEvent(id="one-more", seconds=1.0)
+    lines, waited_after = probed_with(helpers.Found(first_calls={"one-more": compiled}))
+    assert waited_after == [many.own.case.id]
     assert lines[-1]["left_out"] == ["two"]
     assert "one-more" in {line["id"] for line in lines if line["event"] == "case"}
+
+
+def measured_by_a_helper(plan: schedule.Plan, name: str) -> helpers.Found:
+    """Every case of the variant of the case `name`, with errors that no check would measure here."""
+    key = next(run.key for run in (plan.own, *plan.checked) if run.case.id == name)
+    mine = [run.case for run in plan.checked if run.key == key]
+    return helpers.Found(
+        first_calls={name: FirstCallEvent(id=name, seconds=77.0)},
+        cases={case.id: Measured(tensors={}, no_gradient=None).event(case, 99.0) for case in mine},
+    )
+
+
+def test_what_a_helper_measured_is_reported_in_its_place_and_not_run_again(quick: None, many: schedule.Plan) -> None:
+    """Each case once, in the order of the plan, and the variant is not compiled here."""
+    lines, _ = probed_with(measured_by_a_helper(many, "two"))
+    cases_of = [line for line in lines if line["event"] == "case"]
+    assert [line["id"] for line in cases_of] == [run.case.id for run in many.checked]
+    assert {line["id"]: line["seconds"] for line in cases_of}["two"] == 99.0
+    assert [line["seconds"] for line in lines if line["event"] == "first_call" and line["id"] == "two"] == [77.0]
+    assert "two" not in [line["detail"] for line in lines if line["event"] == "phase"]
+    assert lines[-1]["left_out"] == []
+
+
+def test_what_a_helper_did_not_finish_is_run_here(quick: None, many: schedule.Plan) -> None:
+    """It compiled the variant and died in a case: the check meets the same, and reports it."""
+    found = measured_by_a_helper(many, "causal-d64")
+    some = dict([*found.cases.items()][:1])
+    lines, _ = probed_with(replace(found, cases=some))
+    called = [line["detail"] for line in lines if line["event"] == "phase" and line["name"] == "compile"]
+    assert "causal-d64" in called
+    seconds = {line["id"]: line["seconds"] for line in lines if line["event"] == "case"}
+    assert set(seconds) == {run.case.id for run in many.checked}
+    assert [name for name, value in seconds.items() if value == 99.0] == [*some]
+
+
+def test_what_is_timed_is_called_here_whoever_else_did(quick: None, many: schedule.Plan) -> None:
+    """Only this process times, and a first call among the timed ones would compile."""
+    name = many.own.case.id
+    lines, _ = probed_with(measured_by_a_helper(many, name))
+    assert [line["id"] for line in lines if line["event"] == "first_call"].count(name) == 1
+    assert 77.0 not in [line["seconds"] for line in lines if line["event"] == "first_call"]
 
 
 def test_a_start_imports_nothing_that_it_does_not_need(healthy: Any) -> None:

@@ -162,5 +162,11 @@ def compiles_each_variant(name: str) -> bool:
     return bool(getattr(_adapter(name.partition("-")[0]), "COMPILES_EACH_VARIANT", False))
 
 
+def start_variants(name: str) -> int | None:
+    """How many variants a start compiles where nothing is known of the run; None where nobody has counted them."""
+    count: int | None = getattr(_adapter(name.partition("-")[0]), "START_VARIANTS", None)
+    return count
+
+
 def _adapter(name: str) -> Adapter:
     return cast(Adapter, importlib.import_module(f"{__name__}.{name}"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KERNELS = (r"triton_tem_fused_", r"Call CompiledFxGraph")
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 COMPILES_EACH_VARIANT = True
+START_VARIANTS = 6
 # Every shape, mask and score_mod is a variant of its own. torch's default of 8 is fewer than we check, and past it flex
 # runs unfused with only a log line; fullgraph makes that an error as well.
 RECOMPILE_LIMIT = 512

@@ -38,6 +38,7 @@ FLASH = {"fa2": "flash_attn.flash_attn_interface", "fa3": "flash_attn_interface"
 VARIANTS = {"flex": flex.KERNELS, "fa2": fa2.KERNELS, "fa3": fa3.KERNELS, "fa4": fa4.KERNELS}
 CACHE = flex.CACHE
 COMPILES_EACH_VARIANT = True
+START_VARIANTS = 2
 KERNELS = tuple(rule for rules in VARIANTS.values() for rule in rules)
 
 SOURCE = "LongLoRA's llama_attn_replace.py (d4eb344), written anew, on {name}: {source}"
