@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 class Vendor:
     """How a container gets GPUs of one maker: `options` of docker run, Kubernetes' `resource`, what a node needs.
 
-    `selection` names the variables that hide GPUs; `tool` shows what a GPU does, and `log` its errors.
+    `tool` shows what a GPU does, and `log` its errors.
     """
 
     name: str
     options: str
     resource: str
     node: str
-    selection: str
     tool: str
     log: str
 
@@ -38,7 +37,6 @@ VENDORS: Final = {
         options="--gpus all",
         resource="nvidia.com/gpu",
         node="an NVIDIA driver and the NVIDIA Container Toolkit",
-        selection="CUDA_VISIBLE_DEVICES is",
         tool="nvidia-smi",
         log="dmesg | grep Xid",
     ),
@@ -48,7 +46,6 @@ VENDORS: Final = {
         options="--device /dev/kfd --device /dev/dri --group-add video --group-add $(stat -c %g /dev/kfd)",
         resource="amd.com/gpu",
         node="AMD's amdgpu driver",
-        selection="ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES are",
         tool="rocm-smi",
         log="dmesg | grep amdgpu",
     ),
@@ -87,11 +84,15 @@ def _no_gpu(spec: ImageSpec, devices: Devices) -> tuple[str, str]:
     or_cpu = f" To try it without a GPU, use axolotl-attn:{cpu_image}." if cpu_image else ""
     if devices.closed:
         return _closed(devices.closed)
+    if devices.hidden:
+        return (
+            f"The container has an {vendor.name} GPU, but {devices.hidden} hides it from every program.",
+            f"Unset {devices.hidden.partition('=')[0]}, or name GPUs that are here: they count from 0.{or_cpu}",
+        )
     if devices.listed or devices.driver:
         return (
             f"This machine has an {vendor.name} driver ({devices.driver}), but the container was given no GPU.",
-            f"Add {vendor.options} to docker run (Kubernetes: resources.limits {vendor.resource}), and check that "
-            f"{vendor.selection} not empty.{or_cpu}",
+            f"Add {vendor.options} to docker run (Kubernetes: resources.limits {vendor.resource}).{or_cpu}",
         )
     others = ", though another maker's is" if devices.others else ""
     return (

@@ -45,7 +45,8 @@ class Devices:
 
     `listed`: every GPU the driver shows. `usable`: those of them with a device node in the container. `count`: how many
     torch will offer, which needs no listing: some runtimes give the nodes without /proc/driver/nvidia. `closed`: nodes
-    that are there for others only. `others`: whether another vendor's GPUs are in reach.
+    that are there for others only. `others`: whether another vendor's GPUs are in reach. `hidden`: the variable, with
+    its value, that hides every GPU that is there.
     """
 
     driver: str | None
@@ -54,6 +55,7 @@ class Devices:
     usable: tuple[Gpu, ...]
     closed: tuple[Closed, ...] = ()
     others: bool = False
+    hidden: str = ""
 
     @property
     def identified(self) -> bool:
@@ -71,13 +73,10 @@ def _look_nvidia(environ: Mapping[str, str], root: StrPath) -> Devices:
     nodes = _nodes(root)
     given = tuple(gpu for gpu in listed if gpu.minor in nodes)
     # WSL has one /dev/dxg for all GPUs and no node for each.
-    count = len(nodes) or _there(root, "dev/dxg")
-    selection = environ.get("CUDA_VISIBLE_DEVICES")
-    if selection is not None:
-        count = min(count, _selected(selection))
+    count, hidden = _shown(len(nodes) or _there(root, "dev/dxg"), environ, "CUDA_VISIBLE_DEVICES")
     driver = _driver(os.path.join(root, "proc/driver/nvidia/version"))
     others = bool(kfd.gpus(root)) and _there(root, "dev/kfd")
-    return Devices(driver=driver, listed=listed, count=count, usable=given, others=others)
+    return Devices(driver=driver, listed=listed, count=count, usable=given, others=others, hidden=hidden)
 
 
 def _look_amd(environ: Mapping[str, str], root: StrPath) -> Devices:
@@ -92,14 +91,30 @@ def _look_amd(environ: Mapping[str, str], root: StrPath) -> Devices:
     )
     usable = tuple(gpu for gpu in listed if _opens(root, render[gpu.minor])) if _opens(root, control) else ()
     # WSL has one /dev/dxg for all GPUs, and no KFD.
-    count = len(usable) or _there(root, "dev/dxg")
     # ROCr's own selection comes first; HIP takes from what is left, by its own variable or else by CUDA's.
-    hip = environ.get("HIP_VISIBLE_DEVICES", environ.get("CUDA_VISIBLE_DEVICES"))
-    for selection in (environ.get("ROCR_VISIBLE_DEVICES"), hip):
-        if selection is not None:
-            count = min(count, _selected(selection))
+    hip = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
+    count, hidden = _shown(len(usable) or _there(root, "dev/dxg"), environ, "ROCR_VISIBLE_DEVICES", hip)
     others = bool(_nodes(root))
-    return Devices(driver=kfd.driver(root), listed=listed, count=count, usable=usable, closed=closed, others=others)
+    return Devices(
+        driver=kfd.driver(root),
+        listed=listed,
+        count=count,
+        usable=usable,
+        closed=closed,
+        others=others,
+        hidden=hidden,
+    )
+
+
+def _shown(count: int, environ: Mapping[str, str], *variables: str) -> tuple[int, str]:
+    """How many of `count` devices the variables leave, and the one that takes the last of them, with its value."""
+    hidden = ""
+    for variable in variables:
+        selection = environ.get(variable)
+        if selection is not None and count:
+            count = min(count, _selected(selection))
+            hidden = "" if count else f"{variable}={selection}"
+    return count, hidden
 
 
 def _there(root: StrPath, node: str) -> bool:

@@ -82,7 +82,7 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
         compiling = variants.Compiling(plan, where, log, limit)
         compiling.run(aids)
         compiled = compiling.tried if plan.compiles else {run.key for run in plan.checked}
-        left_out = variants.check_cases(plan, compiled, where, log, limit, found=compiling.found)
+        left_out = variants.check_cases(plan, compiled, where, log, limit, finished=compiling.finished)
         for kernel in plan.kernels:
             first = next((run for run in plan.checked if run.key in compiled), plan.checked[0])
             case = first.case if kernel is backend else cases.startup_cases(kernel.capabilities)[0]

@@ -31,14 +31,14 @@ PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Found:
+class Finished:
     """What helpers have finished, by the ids of the cases: the first call of a variant, and what was measured."""
 
     first_calls: Mapping[str, FirstCallEvent] = field(default_factory=dict)
     cases: Mapping[str, CaseEvent] = field(default_factory=dict)
 
 
-NOTHING: Final = Found()
+NOTHING: Final = Finished()
 
 
 class Helper:
@@ -76,7 +76,7 @@ class Helpers:
     def __len__(self) -> int:
         return len(self._helpers)
 
-    def finish(self, seconds: float) -> Found:
+    def finish(self, seconds: float) -> Finished:
         """Wait for them so long at most, then end them; what they have finished."""
         deadline = time.monotonic() + seconds
         for helper in self._helpers:
@@ -84,13 +84,13 @@ class Helpers:
                 helper.process.wait(max(0.0, deadline - time.monotonic()))
         for helper in self._helpers:
             helper.end()
-        return found(line for helper in self._helpers for line in helper.lines)
+        return finished(line for helper in self._helpers for line in helper.lines)
 
 
 NONE: Final = Helpers(())
 
 
-def found(lines: Iterable[bytes]) -> Found:
+def finished(lines: Iterable[bytes]) -> Finished:
     """What the lines tell of cases that are finished; the last line of a helper that was ended may be half a one."""
     first_calls: dict[str, FirstCallEvent] = {}
     cases: dict[str, CaseEvent] = {}
@@ -101,7 +101,7 @@ def found(lines: Iterable[bytes]) -> Found:
                 first_calls[event.id] = event
             elif isinstance(event, CaseEvent):
                 cases[event.id] = event
-    return Found(first_calls=first_calls, cases=cases)
+    return Finished(first_calls=first_calls, cases=cases)
 
 
 def start(backend: str, device: str, jobs: int, environ: Mapping[str, str], asked: Asked | None = None) -> Helpers:

@@ -23,14 +23,14 @@ COMPILE_SECONDS = 20.0
 class Compiling:
     """The phase in which variants are compiled.
 
-    `tried` are the keys of those that this process has called, `found` is what helpers have finished meanwhile.
+    `tried` are the keys of those that this process has called, `finished` is what helpers have finished meanwhile.
     """
 
     def __init__(self, plan: Plan, where: torch.device, log: EventLog, limit: Limit) -> None:
         self._plan, self._where, self._log, self._limit = plan, where, log, limit
         self._refusals: list[str] = []
         self.tried: set[Key] = set()
-        self.found = helpers.NOTHING
+        self.finished = helpers.NOTHING
 
     def run(self, aids: helpers.Helpers) -> None:
         """First forward and backward of each variant, but of those whose cases helpers have finished.
@@ -42,24 +42,24 @@ class Compiling:
         if len(aids):
             self._call(self._plan.own)
             with self._log.phase("compile", f"{len(aids)} helpers"):
-                self.found = aids.finish(max(0.0, COMPILE_SECONDS - self._log.seconds["compile"]))
+                self.finished = aids.finish(max(0.0, COMPILE_SECONDS - self._log.seconds["compile"]))
         for run in self._plan.variants:
             if self._is_finished(run):
-                self._log.emit(self.found.first_calls[run.case.id])
+                self._log.emit(self.finished.first_calls[run.case.id])
             elif run.key not in self.tried:
                 self._call(run)
-        if len(self._refusals) == len(self.tried) and not self.found.cases:
+        if len(self._refusals) == len(self.tried) and not self.finished.cases:
             raise Unusable("backend", f"no case runs forward and backward: {self._refusals[0]}")
 
     def _is_finished(self, run: Scheduled) -> bool:
         """Whether helpers have measured every case of this variant, and this process has nothing to time of it."""
         ids = {each.case.id for each in self._plan.checked if each.key == run.key}
-        mine = run.key in self._plan.timed_keys or run.case.id not in self.found.first_calls
-        return not mine and ids <= self.found.cases.keys()
+        mine = run.key in self._plan.timed_keys or run.case.id not in self.finished.first_calls
+        return not mine and ids <= self.finished.cases.keys()
 
     def _call(self, run: Scheduled) -> None:
         in_time = self._log.seconds.get("compile", 0.0) <= COMPILE_SECONDS and self._limit.allows("compile")
-        if in_time or run.key in self._plan.keys or run.case.id in self.found.first_calls:
+        if in_time or run.key in self._plan.keys or run.case.id in self.finished.first_calls:
             refusal = first_call(run, self._where, self._log)
             self._refusals += [refusal] if refusal else []
             self.tried.add(run.key)
@@ -84,17 +84,17 @@ def check_cases(  # noqa: PLR0913 - what is checked, where, and who is told
     log: EventLog,
     limit: Limit,
     *,
-    found: helpers.Found = helpers.NOTHING,
+    finished: helpers.Finished = helpers.NOTHING,
 ) -> list[str]:
     """A `case` or `case_error` for each case that is compiled, while there is time; the ids of those left out.
 
-    What helpers have `found` is written as it is.
+    What helpers have `finished` is written as it is.
     """
     left_out = []
     for run in plan.checked:
         case, capabilities = run.case, run.backend.capabilities
-        if case.id in found.cases:
-            log.emit(found.cases[case.id])
+        if case.id in finished.cases:
+            log.emit(finished.cases[case.id])
             continue
         if run.key not in compiled or not (run in plan.always or limit.allows("correctness")):
             left_out.append(case.id)

@@ -128,7 +128,22 @@ def test_a_container_that_was_given_no_gpu_is_told_the_options(tmp_path: Path) -
     assert error.what == "This machine has an AMD driver (6.10.5), but the container was given no GPU."
     assert "--device /dev/kfd --device /dev/dri --group-add video" in error.advice
     assert "amd.com/gpu" in error.advice
-    assert "ROCR_VISIBLE_DEVICES" in error.advice
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"ROCR_VISIBLE_DEVICES": ""}, "ROCR_VISIBLE_DEVICES="),
+        ({"ROCR_VISIBLE_DEVICES": "0", "HIP_VISIBLE_DEVICES": "-1"}, "HIP_VISIBLE_DEVICES=-1"),
+        ({"ROCR_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1"}, "ROCR_VISIBLE_DEVICES=-1"),
+    ],
+)
+def test_the_variable_that_hides_every_gpu_is_named(tmp_path: Path, environ: dict[str, str], named: str) -> None:
+    """The first that leaves none."""
+    error = refusal(look(environ, lay_out(tmp_path, MI300X), AMD))
+
+    assert error.what == f"The container has an AMD GPU, but {named} hides it from every program."
+    assert f"Unset {named.partition('=')[0]}" in error.advice
 
 
 def test_devices_that_the_user_may_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

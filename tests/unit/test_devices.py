@@ -47,7 +47,16 @@ def test_only_gpus_with_a_device_node_are_usable(root: Path) -> None:
 @pytest.mark.parametrize(("selection", "count"), SELECTIONS)
 def test_cuda_visible_devices_narrows(root: Path, selection: str, count: int) -> None:
     """As CUDA reads it: up to the first invalid entry, and never more than there are."""
-    assert look({"CUDA_VISIBLE_DEVICES": selection}, root).count == count
+    devices = look({"CUDA_VISIBLE_DEVICES": selection}, root)
+
+    assert devices.count == count
+    assert devices.hidden == ("" if count else f"CUDA_VISIBLE_DEVICES={selection}")
+
+
+def test_a_gpu_that_is_not_there_is_not_hidden(root: Path) -> None:
+    """The variable is not why: it is named only where it takes the last one."""
+    (root / "dev/nvidia1").unlink()
+    assert look({"CUDA_VISIBLE_DEVICES": ""}, root).hidden == ""
 
 
 def test_a_sleeping_gpu_is_not_identified(root: Path) -> None:

@@ -121,7 +121,7 @@ def test_more_lines_than_a_pipe_holds_stop_no_helper() -> None:
 def test_an_error_of_a_helper_is_no_result() -> None:
     """Its memory may have run out because of the others; the check runs that case itself, and says what it meets."""
     events: list[Event] = [CaseErrorEvent(id="far", reason="out of memory", out_of_memory=True)]
-    assert helpers.found(encode(event).encode() for event in events) == helpers.NOTHING
+    assert helpers.finished(encode(event).encode() for event in events) == helpers.NOTHING
 
 
 def test_leaving_ends_helpers_that_nobody_waited_for() -> None:

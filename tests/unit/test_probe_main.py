@@ -348,7 +348,7 @@ def test_only_what_compiles_has_a_first_call_of_each_variant_on_a_cpu() -> None:
 class Helped(helpers.Helpers):
     """One helper, which has found this by the time that the check waits for it, after `waited_after` first calls."""
 
-    def __init__(self, found: helpers.Found, stream: io.StringIO) -> None:
+    def __init__(self, found: helpers.Finished, stream: io.StringIO) -> None:
         super().__init__(())
         self._found, self._stream = found, stream
         self.waited_after: list[str] = []
@@ -356,7 +356,7 @@ class Helped(helpers.Helpers):
     def __len__(self) -> int:
         return 1
 
-    def finish(self, seconds: float) -> helpers.Found:
+    def finish(self, seconds: float) -> helpers.Finished:
         self.waited_after = [line["id"] for line in events(self._stream.getvalue()) if line["event"] == "first_call"]
         return self._found
 
@@ -375,7 +375,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> schedule.Plan:
     return schedule.plan(backend, "cpu", far=False)
 
 
-def probed_with(found: helpers.Found) -> tuple[list[dict[str, Any]], list[str]]:
+def probed_with(found: helpers.Finished) -> tuple[list[dict[str, Any]], list[str]]:
     """The events of a check beside a helper that has found this, and what it had called before it waited."""
     stream = io.StringIO()
     helped = Helped(found, stream)
@@ -389,17 +389,17 @@ def test_what_a_helper_compiled_is_checked_however_late(
     """It is in the cache now. They are waited for after the check's own variant, which is one that it times."""
     monkeypatch.setattr(variants, "COMPILE_SECONDS", 0.0)
     compiled = FirstCallEvent(id="one-more", seconds=1.0)
-    lines, waited_after = probed_with(helpers.Found(first_calls={"one-more": compiled}))
+    lines, waited_after = probed_with(helpers.Finished(first_calls={"one-more": compiled}))
     assert waited_after == [many.own.case.id]
     assert lines[-1]["left_out"] == ["two"]
     assert "one-more" in {line["id"] for line in lines if line["event"] == "case"}
 
 
-def measured_by_a_helper(plan: schedule.Plan, name: str) -> helpers.Found:
+def measured_by_a_helper(plan: schedule.Plan, name: str) -> helpers.Finished:
     """Every case of the variant of the case `name`, with errors that no check would measure here."""
     key = next(run.key for run in (plan.own, *plan.checked) if run.case.id == name)
     mine = [run.case for run in plan.checked if run.key == key]
-    return helpers.Found(
+    return helpers.Finished(
         first_calls={name: FirstCallEvent(id=name, seconds=77.0)},
         cases={case.id: Measured(tensors={}, no_gradient=None).event(case, 99.0) for case in mine},
     )
