@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,16 @@ class Lowered:
 
 
 @pytest.fixture
-def lowered(monkeypatch: pytest.MonkeyPatch, drivers: types.SimpleNamespace) -> Lowered:
+def lowered(monkeypatch: pytest.MonkeyPatch, drivers: types.SimpleNamespace) -> Iterator[Lowered]:
     import torch._functorch.config
     import torch._inductor.compile_fx
     from torch.nn.attention import flex_attention
 
-    monkeypatch.setattr(torch._functorch.config, "force_non_lazy_backward_lowering", True)
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
     stand_in = Lowered()
     monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx_inner", stand_in)
-    return stand_in
+    with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
+        yield stand_in
 
 
 def test_forward_and_backward_are_lowered_as_the_gpus(lowered: Lowered) -> None:
@@ -125,6 +126,15 @@ def test_forward_and_backward_are_lowered_as_the_gpus(lowered: Lowered) -> None:
     lowering.compile_call(backend, case, compiler)
 
     assert lowered.devices == [{"cuda:0"}, {"cuda:0"}]
+
+
+def test_what_a_graph_makes_is_made_on_the_gpu() -> None:
+    """Also a tensor that comes from no input."""
+    graph = torch.fx.Graph()
+    made = graph.call_function(torch.zeros, ((2,),), {"device": torch.device("cpu")})
+    graph.output(made)
+    lowering.retarget(torch.fx.GraphModule({}, graph))
+    assert made.kwargs == {"device": torch.device("cuda", 0)}
 
 
 def test_a_call_that_is_not_compiled_is_an_error(lowered: Lowered) -> None:
