@@ -50,7 +50,7 @@ class Installed:
     `broken`: recorded files that are missing or of another size; `unrecorded`: files that no distribution installed;
     `contested`: files that two installed; `uncompiled`: sources without bytecode that fits them. `stub` says what is
     wrong with flash_attn.cute where flash-attn-4 is installed. `kernels` counts FlashAttention 4's prebuilt kernels by
-    the architecture of the code in them. `mends` are the names of our own wrappers.
+    the architecture of the code in them, `start_kernels` Triton's. `mends` are the names of our own wrappers.
     """
 
     versions: dict[str, str]
@@ -61,6 +61,7 @@ class Installed:
     sources: int
     stub: tuple[str, ...]
     kernels: dict[str, int]
+    start_kernels: dict[str, int] = field(default_factory=dict)
     mends: tuple[str, ...] = ()
 
 

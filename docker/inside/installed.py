@@ -1,6 +1,6 @@
-"""`python -P -m inside.installed KERNELS`: what is installed, and whether it is what distributions recorded.
+"""`python -P -m inside.installed HOME`: what is installed, and whether it is what distributions recorded.
 
-KERNELS is the directory of FlashAttention 4's prebuilt kernels, which may be missing.
+HOME is the directory with the folders of prebuilt kernels, which may be missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 from inside import device_code, facts, records
 
 
-def main(kernels: Path) -> None:
+def main(home: Path) -> None:
+    from entrypoint.kept.kernels_cache import PREBUILT, TRITON_PREBUILT
+
     site = Path(sysconfig.get_path("purelib"))
     distributions = list(metadata.distributions(path=[str(site)]))
     sources = sorted(path for path in site.rglob("*.py"))
@@ -29,7 +31,8 @@ def main(kernels: Path) -> None:
         uncompiled=tuple(f"{path.relative_to(site)}: {why}" for path in sources if (why := uncompiled(path))),
         sources=len(sources),
         stub=tuple(stub(distributions)),
-        kernels=dict(prebuilt_kernels(kernels)),
+        kernels=dict(prebuilt_kernels(home / PREBUILT, "*.o")),
+        start_kernels=dict(prebuilt_kernels(home / TRITON_PREBUILT, "*.cubin")),
         mends=mends(site),
     )
     print(facts.to_json(found))
@@ -103,10 +106,10 @@ def mends(site: Path) -> tuple[str, ...]:
     return tuple(path.stem.replace("_", "-") for path in (site / "attn_mends").glob("[a-z]*.py"))
 
 
-def prebuilt_kernels(directory: Path) -> Counter[str]:
-    """FlashAttention 4's kernels by architecture; one without code for a GPU counts as `none`."""
+def prebuilt_kernels(directory: Path, files: str) -> Counter[str]:
+    """The kernels in files of such names by architecture; one without code for a GPU counts as `none`."""
     found: Counter[str] = Counter()
-    for kernel in directory.glob("**/*.o"):
+    for kernel in directory.rglob(files):
         found.update(set(device_code.cubins(kernel.read_bytes())) or {"none"})
     return found
 

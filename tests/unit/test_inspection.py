@@ -262,6 +262,19 @@ def test_flash_attention_4_has_its_files_and_kernels(matrix: Matrix) -> None:
     assert verdicts(rules.flash_attention_4(matrix, cpu, facts())) == {"flash_attn.cute": "n/a"}
 
 
+def test_an_image_has_the_kernels_of_a_start_for_each_of_its_gpus(matrix: Matrix) -> None:
+    """Where Triton compiles them; and for no other GPU."""
+    hopper = image(matrix, "fa4-cu128-hopper")
+    assert verdicts(rules.start_kernels(matrix, hopper, facts(start_kernels={"sm_90a": 57}))) == {"sm_90": "pass"}
+
+    rows = list(rules.start_kernels(matrix, hopper, facts(start_kernels={"sm_80": 57})))
+
+    assert verdicts(rows) == {"sm_90": "fail", "others": "fail"}
+    assert reasons(rows) == ["0 kernels", "57 kernels for sm_80"]
+    cpu = image(matrix, "flex-cpu")
+    assert verdicts(rules.start_kernels(matrix, cpu, facts())) == {"Triton": "n/a"}
+
+
 # ---- hygiene ----
 
 

@@ -1,4 +1,4 @@
-"""FlashAttention 4's compiled kernels at a start: the image's are linked, and what a run adds can be told apart."""
+"""Compiled kernels at a start: the image's are linked, and what a run adds can be told apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.kept.kernels_cache import DIRECTORY, PREBUILT, compiled, seed
+from entrypoint.kept import seal
+from entrypoint.kept.kernels_cache import DIRECTORY, IDENTITY, MARK, PREBUILT, TRITON, TRITON_PREBUILT, compiled, seed
 
 
 @pytest.fixture
@@ -61,3 +62,62 @@ def test_without_fa4_nothing_happens(home: Path, tmp_path: Path) -> None:
     assert seed(tmp_path, {DIRECTORY: str(tmp_path / "fa4")}) is None
     assert not (tmp_path / "fa4").exists()
     assert compiled({}) == set()
+
+
+# ---- Triton's ----
+
+
+def brought(home: Path, identity: str, *keys: str) -> Path:
+    """An image's directory with entries of Triton, as its build leaves them."""
+    for key in keys:
+        (home / TRITON_PREBUILT / key).mkdir(parents=True)
+        for name in ("__grp__kernel.json", "kernel.json", "kernel.cubin"):
+            (home / TRITON_PREBUILT / key / name).write_text(f"{key} {name}")
+    (home / TRITON_PREBUILT / IDENTITY).write_text(f"{identity}\n")
+    return home
+
+
+def test_every_entry_of_the_image_is_found_where_triton_looks(tmp_path: Path) -> None:
+    """Its folder is no link, since Triton writes there where a file of it is missing."""
+    home = brought(tmp_path / "home", "first", "KEY", "OTHER")
+    assert seed(home, {TRITON: str(tmp_path / "triton")}) is None
+    assert (tmp_path / "triton/KEY/kernel.cubin").read_text() == "KEY kernel.cubin"
+    assert (tmp_path / "triton/OTHER/__grp__kernel.json").is_symlink()
+    assert not (tmp_path / "triton/KEY").is_symlink()
+    assert not (tmp_path / "triton" / IDENTITY).exists()
+
+
+def test_a_directory_is_linked_once(tmp_path: Path) -> None:
+    """A start that remembers its verdict has no time for it, and looks at the mark alone."""
+    home, environ = brought(tmp_path / "home", "first", "KEY"), {TRITON: str(tmp_path / "triton")}
+    seed(home, environ)
+    (tmp_path / "triton/KEY/kernel.cubin").unlink()
+    seed(home, environ)
+    assert not (tmp_path / "triton/KEY/kernel.cubin").exists()
+    (tmp_path / "triton" / f"{MARK}first").unlink()
+    seed(home, environ)
+    assert (tmp_path / "triton/KEY/kernel.cubin").exists()
+
+
+def test_another_image_on_the_same_volume_brings_its_own(tmp_path: Path) -> None:
+    """The first one's links lead nowhere there: what they stood for counts as missing, and is made in their place."""
+    environ = {TRITON: str(tmp_path / "triton")}
+    first = brought(tmp_path / "first", "first", "KEY", "OLD")
+    seed(first, environ)
+    first.rename(tmp_path / "gone")
+    seed(brought(tmp_path / "second", "second", "KEY", "NEW"), environ)
+    assert (tmp_path / "triton/NEW/kernel.cubin").read_text() == "NEW kernel.cubin"
+    group = tmp_path / "triton/OLD/__grp__kernel.json"
+    assert not group.exists()
+    group.parent.mkdir(exist_ok=True)  # as Triton does
+    (group.parent / "temporary").write_text("compiled")
+    (group.parent / "temporary").replace(group)
+    assert group.read_text() == "compiled"
+    assert not group.is_symlink()
+
+
+def test_an_image_s_entry_is_no_product_of_a_start(tmp_path: Path) -> None:
+    """No seal holds it, and no folder counts as unproved for it: neither the links nor the mark."""
+    seed(brought(tmp_path / "home", "first", "KEY"), {TRITON: str(tmp_path / "kept/triton")})
+    assert [*seal.files(str(tmp_path / "kept"))] == []
+    assert compiled({TRITON: str(tmp_path / "kept/triton")}) == set()

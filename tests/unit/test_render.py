@@ -216,6 +216,7 @@ def test_the_arguments_of_an_image() -> None:
         "CHOICES": "",
         "COMPILE_FOR": "",
         "HEAD_DIMS": "",
+        "START_FOR": "",
         "TRITON_AMD": "FALSE",
         "IMAGE_ID": "fa4-cu128",
         "SPEC": "docker/specs/fa4-cu128.json",
@@ -233,6 +234,16 @@ def test_an_image_compiles_kernels_for_what_its_backend_runs_on() -> None:
     assert given["fa4-cu128-hopper"] == ["sm_90", "64 128"]
     assert all(each == ["", ""] for name, each in given.items() if name.partition("-")[0] not in ("fa4", "all"))
     assert given["all-rocm"] == ["", ""]
+
+
+def test_an_image_compiles_the_start_of_what_triton_compiles() -> None:
+    """For all GPUs that FlexAttention runs on in it; nobody does for a CPU, for AMD's GPUs or without FlexAttention."""
+    targets = bake(OURS)["target"]
+    given = {image.id: targets[image.id]["args"]["START_FOR"] for image in OURS.images}
+    assert given["flex-cu128"] == given["s2-cu128-base"] == "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120"
+    assert given["fa4-cu128-hopper"] == "sm_90"
+    assert "sm_103" in given["flex-cu130"].split()
+    assert [given[name] for name in ("sdpa-cu128", "flex-cpu", "flex-rocm", "all-rocm")] == [""] * 4
 
 
 def test_the_cpu_build_of_torch_comes_from_pytorchs_index() -> None:

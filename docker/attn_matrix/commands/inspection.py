@@ -29,7 +29,8 @@ from attn_matrix.rendered.bake import OCI, OWN
 
 SCHEMA: Final = 1
 PYTHON: Final = "/opt/venv/bin/python"
-KERNELS: Final = "/opt/attn/fa4-cache"
+# Where the folders of prebuilt kernels are.
+KERNELS: Final = "/opt/attn"
 # The entrypoint's name on PATH.
 NAME: Final = "attn-run"
 # What is used of a package beside its top: by torch.compile, and by our own check.
@@ -180,6 +181,7 @@ def installed(image: Inside) -> Iterator[Conclusion]:
     yield from rules.versions(rules.others(found.versions), lock, image.matrix.pinned_packages(image.image))
     yield from rules.recorded(found)
     yield from rules.flash_attention_4(image.matrix, image.image, found)
+    yield from rules.start_kernels(image.matrix, image.image, found)
 
 
 def hygiene(image: Inside) -> Iterator[Conclusion]:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from inside.facts import Files, Installed, Library, Loads
 
 from attn_matrix.matrix.model import AXOLOTL, TORCH, Image, Matrix
-from attn_matrix.rendered.bake import compiled_for
+from attn_matrix.rendered.bake import compiled_for, start_compiled_for
 
 Verdict = Literal["pass", "fail", "n/a"]
 
@@ -251,12 +251,25 @@ def flash_attention_4(matrix: Matrix, image: Image, facts: Installed) -> Iterato
     wanted = compiled_for(matrix, image)
     if not wanted:
         yield not_applicable("prebuilt", "flash-attn-4", "images.yaml names no head dims to compile")
+    yield from _counted("prebuilt", wanted, facts.kernels)
+
+
+def start_kernels(matrix: Matrix, image: Image, facts: Installed) -> Iterator[Conclusion]:
+    """For which GPUs the image has Triton's kernels of a start."""
+    wanted = start_compiled_for(matrix, image)
+    if not wanted:
+        yield not_applicable("a start's", "Triton", "the image has no backend whose start Triton compiles, for NVIDIA")
+    yield from _counted("a start's", wanted, facts.start_kernels)
+
+
+def _counted(check: str, wanted: Sequence[str], found: Mapping[str, int]) -> Iterator[Conclusion]:
+    """A row for each GPU that kernels are wanted for, and one for those that nobody wants."""
     for target in wanted:
-        count = facts.kernels.get(target, 0) + facts.kernels.get(f"{target}a", 0)
-        yield (ok if count else failed)("prebuilt", target, f"{count} kernels")
-    others = [f"{n} kernels for {t}" for t, n in facts.kernels.items() if t.removesuffix("a") not in wanted]
+        count = found.get(target, 0) + found.get(f"{target}a", 0)
+        yield (ok if count else failed)(check, target, f"{count} kernels")
+    others = [f"{n} kernels for {t}" for t, n in found.items() if t.removesuffix("a") not in wanted]
     if others:
-        yield failed("prebuilt", "others", ", ".join(others))
+        yield failed(check, "others", ", ".join(others))
 
 
 # ---- hygiene ----

@@ -159,7 +159,8 @@ class Backend(Model):
 
     `eight_bit`: its products are of int8 or fp8 numbers, so it may be faster than any bf16 kernel can be. `prebuilt`
     are the head dims whose kernels, otherwise compiled on their first call, the build of an image compiles, for the
-    architectures in `prebuilt_on`. `kernels` are those that a user may ask for by name.
+    architectures in `prebuilt_on`; `prebuilt_start`: the build compiles what Triton compiles in a start, for NVIDIA's.
+    `kernels` are those that a user may ask for by name.
 
     `recipe` is what Axolotl's configuration says to train with it; none where nothing does.
     `options` are those of Axolotl's configuration that ask for this backend and for no other: an image without it fails
@@ -174,6 +175,7 @@ class Backend(Model):
     eight_bit: bool = False
     prebuilt: tuple[HeadDims, ...] = ()
     prebuilt_on: tuple[Name, ...] = ()
+    prebuilt_start: bool = False
     kernels: dict[Name, Kernel] = Field(default_factory=dict)
     recipe: Recipe | None = None
     options: tuple[Text, ...] = ()

@@ -9,6 +9,7 @@ docker/bake.from-source.json is merged over it where everything is to be compile
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attn_matrix.matrix.model import (
@@ -22,12 +23,13 @@ from attn_matrix.matrix.model import (
     lock_path,
     spec_path,
 )
+from entrypoint.machine.devices import NVIDIA
 
 DOCKERFILE = "docker/Dockerfile"
 # The build arguments of an image in docker/Dockerfile,
 ARGUMENTS = (
     *("BASE", "PYTHON", "PLATFORM", "LOCK", "TORCH", "TORCH_BACKEND", "KERNELS", "MENDS", "CHOICES"),
-    *("COMPILE_FOR", "HEAD_DIMS", "TRITON_AMD", "IMAGE_ID", "SPEC"),
+    *("COMPILE_FOR", "HEAD_DIMS", "START_FOR", "TRITON_AMD", "IMAGE_ID", "SPEC"),
 )
 # of the stages up to `torch`, which all images of a platform share, and of what comes next in most of them,
 SHARED_ARGUMENTS = ("BASE", "PYTHON", "LOCK", "TORCH", "TORCH_BACKEND")
@@ -203,6 +205,7 @@ def arguments(matrix: Matrix, image: Image) -> dict[str, str]:
         "CHOICES": " ".join(f"{name}:{kernel.module}" for name, kernel in matrix.image_kernels(image).items()),
         "COMPILE_FOR": " ".join(compiled_for(matrix, image)),
         "HEAD_DIMS": " ".join(prebuilt(matrix, image)),
+        "START_FOR": " ".join(start_compiled_for(matrix, image)),
         "TRITON_AMD": "TRUE" if image.triton else "FALSE",
         "IMAGE_ID": image.id,
         "SPEC": spec_path(image.id),
@@ -235,7 +238,22 @@ def prebuilt(matrix: Matrix, image: Image) -> tuple[str, ...]:
 
 def compiled_for(matrix: Matrix, image: Image) -> tuple[str, ...]:
     """The GPU architectures that it compiles them for, by NVIDIA's names, such as sm_90; none without `prebuilt`."""
-    names = dict.fromkeys(a for name in image.backends for a in _prebuilt_on(matrix, image, name))
+    return _targets(matrix, [a for name in image.backends for a in _prebuilt_on(matrix, image, name)])
+
+
+def start_compiled_for(matrix: Matrix, image: Image) -> tuple[str, ...]:
+    """The GPU architectures that the build compiles the kernels of a start for, where Triton compiles them: NVIDIA's
+    that such a backend runs on in the image.
+    """
+    backends = [name for name in image.backends if matrix.backends[name].prebuilt_start]
+    if matrix.vendor(image.platform) != NVIDIA:
+        return ()
+    return _targets(matrix, [a for name in backends for a in matrix.backend_architectures(image, name)])
+
+
+def _targets(matrix: Matrix, architectures: Iterable[str]) -> tuple[str, ...]:
+    """The capabilities of architectures by NVIDIA's names, such as sm_90."""
+    names = dict.fromkeys(architectures)
     capabilities = (capability for name in names for capability in matrix.architectures[name].capabilities)
     return tuple(f"sm_{capability.replace('.', '')}" for capability in capabilities)
 

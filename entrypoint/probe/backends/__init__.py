@@ -101,7 +101,8 @@ class Adapter(Protocol):
 
     A module may also have `VARIANTS`, the same for each of the backend's forced kernels that has kernels of its own.
     `CACHE` is the environment variable with the directory where one that compiles just in time keeps what it made.
-    `COMPILES_EACH_VARIANT` marks one whose image brings none of it: a start then makes few variants serve many cases.
+    `COMPILES_EACH_VARIANT` marks one whose image brings none of it, or Triton's part alone: a start then makes few
+    variants serve many cases.
     """
 
     KERNELS: tuple[str, ...]

@@ -60,14 +60,16 @@ def capabilities(chip: hardware.Chip) -> Capabilities | None:
 
 
 @functools.cache
-def compiled_flex_attention() -> Any:
-    """flex_attention compiled, for shapes as they are; `fullgraph` refuses what would run unfused."""
+def compiled_flex_attention(compiler: Any = "inductor") -> Any:
+    """flex_attention compiled by a backend of torch.compile, for shapes as they are; `fullgraph` refuses what would run
+    unfused.
+    """
     import torch._dynamo.config
     from torch.nn.attention.flex_attention import flex_attention
 
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     torch._dynamo.config.accumulated_recompile_limit = 2 * RECOMPILE_LIMIT
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    return torch.compile(flex_attention, backend=compiler, dynamic=False, fullgraph=True)
 
 
 def adapt(compiled: Any) -> Attention:
