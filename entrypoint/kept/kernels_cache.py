@@ -77,7 +77,7 @@ def _fill(directory: str, prebuilt: str) -> None:
 def _mark(directory: str, prebuilt: str) -> str | None:
     """The path of the mark in `directory`; None where `prebuilt` has no name, or is not there."""
     try:
-        with open(os.path.join(prebuilt, IDENTITY), encoding="ascii") as file:
+        with open(os.path.join(prebuilt, IDENTITY), encoding="utf-8") as file:
             return os.path.join(directory, f"{MARK}{file.read().strip()}")
     except FileNotFoundError:
         return None
