@@ -71,13 +71,16 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
             where = device.open_device(device_name)
         machine = facts.machine(where)
         log.emit(machine)
+        sensors_of_it = sensors.opening(machine.device.uuid)
         kernels = early.load_kernels(where)
         early.build_launcher(name, where)
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)
     with log.phase("machine", "kernels of torch"):
         kernels.join(early.PATIENCE)
-    with sensors.watched(machine.device.uuid, log) as watched:
+    with log.phase("machine", "sensors"):
+        watched = sensors_of_it()
+    with sensors.watched(watched, log):
         plan = schedule.plan(backend, where.type, asked, far=memory.room_for_far(where))
         compiling = variants.Compiling(plan, where, log, limit)
         compiling.run(aids)

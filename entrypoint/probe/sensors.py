@@ -7,6 +7,7 @@ it may raise what it likes.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,13 +137,25 @@ def sensors_of(uuid: str | None) -> Sensors | NoSensors:
         return NoSensors(f"{type(error).__name__}: {error}")
 
 
+def opening(uuid: str | None) -> Callable[[], Sensors | NoSensors]:
+    """Open them in a thread, since NVML waits for the driver and Python need not; the function waits for the rest."""
+    opened: list[Sensors | NoSensors] = []
+    thread = threading.Thread(target=lambda: opened.append(sensors_of(uuid)), daemon=True)
+    thread.start()
+
+    def sensors() -> Sensors | NoSensors:
+        thread.join()
+        return opened[0]
+
+    return sensors
+
+
 @contextmanager
-def watched(uuid: str | None, log: EventLog) -> Iterator[Sensors | NoSensors]:
+def watched(sensors: Sensors | NoSensors, log: EventLog) -> Iterator[None]:
     """Emit `health` now and at the end, an exception's end too: a kernel's crash has an Xid to tell of."""
-    sensors = sensors_of(uuid)
     log.emit(sensors.facts())
     try:
-        yield sensors
+        yield
     finally:
         log.emit(sensors.facts())
 

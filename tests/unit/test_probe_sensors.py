@@ -130,7 +130,7 @@ def test_xids_of_a_crash_are_told_at_its_end(nvml: Nvml) -> None:
     stream = io.StringIO()
 
     def crash() -> None:
-        with probed.watched("GPU-0", EventLog(stream)):
+        with probed.watched(probed.opening("GPU-0")(), EventLog(stream)):
             nvml.xids += [31, 45]
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 

@@ -104,12 +104,15 @@ def make(matrix: Matrix, image: Image, into: Path, check: Sequence[str]) -> Reco
 
 
 def sealed(into: Path, name: str) -> Record:
-    """Seal the last files too, which were too young for the check; everybody may read them."""
+    """Seal the last files too, which were too young for the check; everybody may read them.
+
+    Links lead to kernels in the image (entrypoint/kept/kernels_cache.py), and nowhere on this machine.
+    """
     folders = sorted(into.glob(f"{COMPILED}/*/"))
     seals = [seal.write(str(folder), seal.read(str(folder)), settled=0.0) for folder in folders]
     if not any(seals):
         raise CommandFailed(f"the check of {name} passed, and no compiler made anything: there is nothing to record")
-    for path in into.rglob("*"):
+    for path in (path for path in into.rglob("*") if not path.is_symlink()):
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
     sizes = [size for each in seals for size, _ in each.values()]
     return Record(tuple(folder.name for folder in folders), len(sizes), sum(sizes))
