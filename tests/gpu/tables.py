@@ -52,21 +52,18 @@ def starts() -> str:
     runs = recorded["starts"]
     head = (
         "image", f"before ({recorded['before'][:7]})", "beyond import", "start",
-        "beyond import", "promised", "compile, correctness, performance, machine", "deep", "beyond import",
+        "beyond import", "promised", "compile, correctness, performance, machine",
     )  # fmt: skip
     return table(head, (_start(image, runs) for image in images(runs)))
 
 
 def _start(image: str, runs: list[dict[str, Any]]) -> Row:
-    before, now, (deep,) = (
-        seconds(runs, tag, how)
-        for tag, how in ((f"axolotl-attn-old:{image}", "start"), (image, "start"), (image, "deep"))
-    )
+    before, now = (seconds(runs, tag, "start") for tag in (f"axolotl-attn-old:{image}", image))
     phases = ("compile", "correctness", "performance", "machine")
     cells = [cell for each in (before, now) for cell in (spread([row["total"] for row in each]), beyond(each))]
     parts = ", ".join(f"{median(row[phase] for row in now):.1f}" for phase in phases)
     promised = PROMISED[image.partition("-")[0]]
-    return [f"`{image}`", *cells, promised, parts, f"{deep['total']:.1f}", beyond([deep])]
+    return [f"`{image}`", *cells, promised, parts]
 
 
 def kept() -> str:
@@ -114,7 +111,20 @@ def beyond(each: list[dict[str, float]]) -> str:
 
 def rehearsals() -> str:
     head = ("image", "run", "verdict", "check", "rehearsal (import, load, compare, steps)", "worst, of its budget")
-    return table(head, map(_rehearsal, record("starts/cu128.h200.json")["runs"]))
+    return table(head, map(_rehearsal, record("rehearsals/cu128.h200.json")["runs"]))
+
+
+def alone() -> str:
+    """With empty caches, with kept ones without a verdict, and with everything kept."""
+    head = ("image", "run", "caches", "check", "rehearsal (import, wait, load, compare, steps)", "container")
+    return table(head, map(_alone, record("rehearsals/cu128.h200.alone.json")["runs"]))
+
+
+def _alone(run: dict[str, Any]) -> Row:
+    took = run["rehearsal"]["seconds"]
+    parts = ", ".join(f"{took[name]:.1f}" for name in ("import", "wait", "load", "compare", "steps"))
+    told = ["", ""] if run["cached"] else [f"{run['seconds']['total']:.1f}", f"{took['total']:.1f} ({parts})"]
+    return [f"`{run['image']}`", run["name"], run["caches"], *told, f"{run['container']:.1f}"]
 
 
 def _rehearsal(run: dict[str, Any]) -> Row:
@@ -222,6 +232,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "starts": starts,
     "kept": kept,
     "rehearsals": rehearsals,
+    "alone": alone,
     "gpus": gpus,
     "collective": collective,
     "margins": margins,

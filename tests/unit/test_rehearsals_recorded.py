@@ -1,6 +1,6 @@
 """The recorded starts with a configuration (tests/gpu/rehearsals.py), beside what MEASURED.md says of them.
 
-The table of the cu128 images is made from their record (tests/unit/test_measured.py).
+The tables of the cu128 images are made from their records (tests/unit/test_measured.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from attn_matrix import ROOT
 
 PAGE = (ROOT / ".github/MEASURED.md").read_text(encoding="utf-8")
-RECORDS = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "tests/data/starts").glob("*.json"))}
+RECORDS = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "tests/data/rehearsals").glob("*.json"))}
 RUNS = {
     f"{name}-{number}-{run['name']}": run
     for name, record in RECORDS.items()
