@@ -1,4 +1,4 @@
-"""What prebuilt kernels save on the GPU here: `python -P -m tests.gpu.first_calls --home DIR --arch sm_90`.
+"""What prebuilt kernels save on the GPU here: `python -m tests.gpu.first_calls --home DIR --arch sm_90`.
 
 Compiles, in processes that see no GPU, into DIR/fa4-cache, as the build of an image does; links that into an empty
 cache, as a start does; and times the first calls and the whole check with an empty cache and with that one.

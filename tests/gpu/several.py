@@ -1,6 +1,6 @@
 """What a start says where a host has several GPUs: seconds beside one GPU, a bad GPU, collectives, a training on all.
 
-    python -P -m tests.gpu.several PART… --out DIR [--all '--gpus all'] [--one '--gpus device=0'] [--ids sdpa-cu128 …]
+    python -m tests.gpu.several PART… --out DIR [--all '--gpus all'] [--one '--gpus device=0'] [--ids sdpa-cu128 …]
 
 Parts: `checks` (each image on one GPU and on all, in turn, fresh containers), `bad` (a load beside the check
 of GPU 1; a kernel that is wrong on GPU 1), `collective` (`check --collective` beside tests/gpu/plain_collectives.py, in

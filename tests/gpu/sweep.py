@@ -1,4 +1,4 @@
-"""How near healthy kernels come to their budgets: `python -P -m tests.gpu.sweep --out FILE --sweeps N BACKEND…`.
+"""How near healthy kernels come to their budgets: `python -m tests.gpu.sweep --out FILE --sweeps N BACKEND…`.
 
 A sweep is every case of a backend, and of each of its forced kernels, with seeds that no sweep before it had; with
 `--sampled` every case that is compared by rows, those of a few known runs among them. FILE gets the worst share of its

@@ -1,4 +1,4 @@
-"""The tables of MEASURED.md that are made from recorded runs (tests/data): `python -P -m tests.gpu.tables`.
+"""The tables of MEASURED.md that are made from recorded runs (tests/data): `python -m tests.gpu.tables`.
 
 It writes each table below its marker, `<!-- table: NAME -->`, anew. Standard library only.
 """

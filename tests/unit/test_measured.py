@@ -20,7 +20,7 @@ AUTO = [
 
 
 def test_the_tables_are_those_of_the_records() -> None:
-    """After a new record: `python -P -m tests.gpu.tables`."""
+    """After a new record: `python -m tests.gpu.tables`."""
     assert {found[2] for found in tables.MARKER.finditer(PAGE)} == set(tables.TABLES)
     assert tables.written(PAGE) == PAGE
 
