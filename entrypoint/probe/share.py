@@ -6,30 +6,43 @@ See `entrypoint.probe.helpers`. It writes the events of the probe to its output,
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from entrypoint.probe import backends, schedule
+from entrypoint.probe import backends, device, early, memory, schedule, variants
 from entrypoint.probe.eventlog import EventLog
 from entrypoint.probe.limit import Limit
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Whatever a case raises, the check will meet it too, and report it: here the next one follows."""
     options = parse(argv)
-    log = EventLog.take(1)
-    from entrypoint.probe import device, memory, variants
-
+    log, where = EventLog.take(1), opened(options.device)
+    kernels = early.load_kernels(where)
     index, count = map(int, options.share.split("/"))
-    where = device.open_device(options.device)
     backend = backends.load(options.backend, where)
     plan = schedule.plan(backend, where.type, schedule.asked(options), far=memory.room_for_far(where))
     for run in plan.shared[index::count]:
         mine = replace(plan, checked=[each for each in plan.checked if each.key == run.key])
-        if variants.first_call(run, where, log) is None:
+        refusal = variants.first_call(run, where, log)
+        kernels.join(early.PATIENCE)
+        if refusal is None:
             variants.check_cases(mine, {run.key}, where, log, Limit())
     return 0
+
+
+def opened(name: str) -> torch.device:
+    """The device, whose context is made while torch is imported."""
+    context = early.open_context(name)
+    importlib.import_module("torch")
+    context.join(early.PATIENCE)
+    return device.open_device(name)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
