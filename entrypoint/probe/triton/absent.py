@@ -63,6 +63,7 @@ _EVERY: Final = (
     AbsentGpu(name="L40S", capability=(8, 9), multiprocessors=142, shared=99 << 10, threads=1536),
     AbsentGpu(name="H200", capability=(9, 0), multiprocessors=132, shared=227 << 10, threads=2048),  # and H100 SXM
     AbsentGpu(name="B200", capability=(10, 0), multiprocessors=148, shared=227 << 10, threads=2048),
+    # (148 is the B200's number; nobody here has asked a B300.)
     AbsentGpu(name="B300", capability=(10, 3), multiprocessors=148, shared=227 << 10, threads=2048),
     AbsentGpu(name="GeForce RTX 5090", capability=(12, 0), multiprocessors=170, shared=99 << 10, threads=1536),
 )
