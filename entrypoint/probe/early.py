@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -22,21 +22,42 @@ if TYPE_CHECKING:
 LIBCUDA: Final = "libcuda.so.1"
 # Seconds to wait for a thread at most; the check does the same work without it.
 PATIENCE: Final = 10.0
+# CU_DEVICE_ATTRIBUTE_COMPUTE_MODE and its usual value, in which any number of processes may use the GPU.
+COMPUTE_MODE: Final = 20
+SHARED: Final = 0
 # The precisions of the cases; float64 and float32, which the reference is computed in, come with each.
 DTYPES: Final = ("bfloat16", "float16")
 
 
 def open_context(device_name: str) -> threading.Thread:
     """Make the context that torch will use on `cuda:N`, its driver's primary one. Needs no torch."""
-    kind, _, index = device_name.partition(":")
-    return _begun(lambda: _retain(int(index or 0)) if kind == "cuda" else None)
+    return _begun(lambda: _retain(device_name))
 
 
-def _retain(index: int) -> None:
-    """The driver API's own steps; each returns 0, or an error that torch will meet and name."""
-    driver, device, context = ctypes.CDLL(LIBCUDA), ctypes.c_int(), ctypes.c_void_p()
-    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+def _retain(device_name: str) -> None:
+    context = ctypes.c_void_p()
+    for driver, device in _driver_of(device_name):
         driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+
+
+def is_shared(device_name: str) -> bool:
+    """Whether several processes may use the device. In a GPU's exclusive mode, which clusters set, only one may."""
+    mode = ctypes.c_int(SHARED)
+    with contextlib.suppress(OSError):  # no such library, as on AMD
+        for driver, device in _driver_of(device_name):
+            driver.cuDeviceGetAttribute(ctypes.byref(mode), COMPUTE_MODE, device)
+    return mode.value == SHARED
+
+
+def _driver_of(device_name: str) -> Iterator[tuple[ctypes.CDLL, ctypes.c_int]]:
+    """The driver API and its number of `cuda:N`; nothing for another device. Its functions return 0, or an error that
+    torch will meet and name. Raises OSError.
+    """
+    kind, _, index = device_name.partition(":")
+    if kind == "cuda":
+        driver, device = ctypes.CDLL(LIBCUDA), ctypes.c_int()
+        if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), int(index or 0)) == 0:
+            yield driver, device
 
 
 def load_kernels(where: torch.device) -> threading.Thread:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Whatever a case raises, the check will meet it too, and report it: here the next one follows."""
     options = parse(argv)
+    if not early.is_shared(options.device):  # the check needs it
+        return 0
     log, where = EventLog.take(1), opened(options.device)
     kernels = early.load_kernels(where)
     index, count = map(int, options.share.split("/"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import types
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from entrypoint.probe import accuracy, early  # noqa: E402 - after the skip
+from entrypoint.probe import accuracy, early, share  # noqa: E402 - after the skip
 
 
 class Driver:
@@ -68,6 +69,42 @@ def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.Monkey
     early.load_kernels(torch.device("cuda:1")).join()
 
     assert seen == [("current", "cuda:1"), ("bfloat16", "cuda:1"), ("float16", "cuda:1")]
+
+
+def answering(mode: int) -> types.SimpleNamespace:
+    """libcuda of a GPU in this compute mode."""
+
+    def attribute(value: Any, name: int, _: Any) -> int:
+        assert name == 20
+        value._obj.value = mode
+        return 0
+
+    return types.SimpleNamespace(cuInit=lambda _: 0, cuDeviceGet=lambda *_: 0, cuDeviceGetAttribute=attribute)
+
+
+@pytest.mark.parametrize(("mode", "shared"), [(0, True), (2, False), (3, False)])
+def test_a_gpu_in_exclusive_mode_is_for_one_process(monkeypatch: pytest.MonkeyPatch, mode: int, shared: bool) -> None:
+    """A helper that came first would keep the check itself from it. (3: exclusive process, 2: prohibited.)"""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: answering(mode))
+    assert early.is_shared("cuda:1") is shared
+    assert early.is_shared("cpu")
+
+
+def test_a_helper_leaves_such_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends before it opens anything."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: answering(3))
+    monkeypatch.setattr(share, "opened", lambda name: pytest.fail("it was opened"))
+    assert share.main(["--backend=flex", "--device=cuda:0", "--share=0/1"]) == 0
+
+
+def test_where_nobody_can_be_asked_it_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMD's GPUs, and a driver that is not there."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert early.is_shared("cuda:0")
 
 
 @pytest.mark.parametrize(
