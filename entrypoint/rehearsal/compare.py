@@ -143,14 +143,17 @@ def _others(tokens: Tensor, where: Tensor) -> Tensor:
 
 
 def token_losses(model: Any, batch: Mapping[str, Any], where: Tensor) -> Tensor:
-    """The loss of each labelled token in the places `where`, without a gradient, in training's own mode."""
+    """The loss of each labelled token in the places `where`, in training's own mode.
+
+    Gradients stay on, though none is taken: without them torch.compile would compile FlexAttention and its mask again.
+    """
     import torch
 
     reference.tell(batch)
     seed()
     inputs = {key: value for key, value in batch.items() if key != "labels"}
-    with torch.no_grad(), without_attention_dropout(model):
-        logits = model(**inputs).logits.float()
+    with without_attention_dropout(model):
+        logits = model(**inputs).logits.detach().float()
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="none", ignore_index=-100
     )

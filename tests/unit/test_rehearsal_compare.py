@@ -96,6 +96,15 @@ def test_a_leak_is_what_the_first_document_changes_in_the_second(apart: bool) ->
     assert apart or event.run > 1e-3
 
 
+def test_a_leak_is_looked_for_as_training_calls_the_model() -> None:
+    """torch.compile makes another graph where gradients are off; none is taken, and none is left behind."""
+    model, seen = Sums(apart=True), []
+    model.register_forward_pre_hook(lambda *_: seen.append((torch.is_grad_enabled(), model.training)))
+    compare.leak(model, batch())
+    assert set(seen) == {(True, True)}
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_rows_of_one_document_cannot_leak() -> None:
     one = {**batch(), "position_ids": torch.arange(8)[None]}
     assert compare.leak(Sums(apart=True), one) is None
