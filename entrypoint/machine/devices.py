@@ -91,9 +91,10 @@ def _look_amd(environ: Mapping[str, str], root: StrPath) -> Devices:
     )
     usable = tuple(gpu for gpu in listed if _opens(root, render[gpu.minor])) if _opens(root, control) else ()
     # WSL has one /dev/dxg for all GPUs, and no KFD.
+    there = len(usable) or _there(root, "dev/dxg")
     # ROCr's own selection comes first; HIP takes from what is left, by its own variable or else by CUDA's.
     hip = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
-    count, hidden = _shown(len(usable) or _there(root, "dev/dxg"), environ, "ROCR_VISIBLE_DEVICES", hip)
+    count, hidden = _shown(there, environ, "ROCR_VISIBLE_DEVICES", hip)
     others = bool(_nodes(root))
     return Devices(
         driver=kfd.driver(root),

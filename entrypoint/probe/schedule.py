@@ -89,13 +89,14 @@ class Plan:
     @property
     def own(self) -> Scheduled:
         """The variant that a check with helpers begins with: one that is timed, or else the first."""
-        first, *others = self.variants
-        return next((run for run in (first, *others) if run.key in self.timed_keys), first)
+        every, timed = [*self.variants], self.timed_keys
+        return next((run for run in every if run.key in timed), every[0])
 
     @property
     def shared(self) -> list[Scheduled]:
         """The variants that helpers compile and check meanwhile."""
-        return [run for run in self.variants if run.key != self.own.key]
+        own = self.own.key
+        return [run for run in self.variants if run.key != own]
 
 
 def plan(backend: Backend, device_type: str, asked: Asked = EVERYTHING, *, far: bool) -> Plan:

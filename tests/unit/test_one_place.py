@@ -12,9 +12,9 @@ from attn_matrix.matrix.load import FILE, read
 from attn_matrix.rendered.bake import compiled_for, start_compiled_for
 
 import noxfile
+from entrypoint.probe.ahead import GPUS
 from entrypoint.probe.backends import hardware, sage
 from entrypoint.probe.fa4 import prebuild
-from entrypoint.probe.triton.absent import GPUS
 
 MATRIX = read(ROOT / FILE)
 PYTHONS = {platform.python for platform in MATRIX.platforms.values()}
@@ -82,7 +82,7 @@ def test_every_architecture_that_kernels_are_compiled_for_can_be() -> None:
 
 
 def test_every_architecture_that_triton_compiles_for_stands_for_a_gpu() -> None:
-    """absent.py knows one of each, and none that images.yaml does not."""
+    """ahead.py knows one of each, and none that images.yaml does not."""
     wanted = {target for image in MATRIX.images for target in start_compiled_for(MATRIX, image)}
     known = {f"sm_{capability.replace('.', '')}" for capability in capabilities("nvidia")}
     assert wanted == GPUS.keys() <= known

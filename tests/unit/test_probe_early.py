@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import types
 from typing import Any
 
 import pytest
@@ -14,16 +13,20 @@ from entrypoint.probe import accuracy, early, share  # noqa: E402 - after the sk
 
 
 class Driver:
-    """libcuda, which writes down what is asked of it; `codes` are its answers."""
+    """libcuda of a GPU in this compute mode, which writes down what is asked of it; `codes` are its answers."""
 
-    def __init__(self, **codes: int) -> None:
+    def __init__(self, mode: int = 0, **codes: int) -> None:
         self.asked: list[str] = []
+        self.mode = mode
         self.codes = codes
 
     def __getattr__(self, name: str) -> Any:
         def function(*arguments: Any) -> int:
             numbers = [argument for argument in arguments if isinstance(argument, int)]
             self.asked.append(f"{name} {numbers}" if name == "cuDeviceGet" else name)
+            if name == "cuDeviceGetAttribute":
+                assert numbers == [20]
+                arguments[0]._obj.value = self.mode
             return self.codes.get(name, 0)
 
         return function
@@ -71,28 +74,17 @@ def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.Monkey
     assert seen == [("current", "cuda:1"), ("bfloat16", "cuda:1"), ("float16", "cuda:1")]
 
 
-def answering(mode: int) -> types.SimpleNamespace:
-    """libcuda of a GPU in this compute mode."""
-
-    def attribute(value: Any, name: int, _: Any) -> int:
-        assert name == 20
-        value._obj.value = mode
-        return 0
-
-    return types.SimpleNamespace(cuInit=lambda _: 0, cuDeviceGet=lambda *_: 0, cuDeviceGetAttribute=attribute)
-
-
 @pytest.mark.parametrize(("mode", "shared"), [(0, True), (2, False), (3, False)])
 def test_a_gpu_in_exclusive_mode_is_for_one_process(monkeypatch: pytest.MonkeyPatch, mode: int, shared: bool) -> None:
     """A helper that came first would keep the check itself from it. (3: exclusive process, 2: prohibited.)"""
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: answering(mode))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(mode))
     assert early.is_shared("cuda:1") is shared
     assert early.is_shared("cpu")
 
 
 def test_a_helper_leaves_such_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends before it opens anything."""
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: answering(3))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(3))
     monkeypatch.setattr(share, "opened", lambda name: pytest.fail("it was opened"))
     assert share.main(["--backend=flex", "--device=cuda:0", "--share=0/1"]) == 0
 

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from entrypoint.probe import schedule
+from entrypoint.probe import ahead, schedule
 from entrypoint.probe.backends import Backend, flex, hardware
 from entrypoint.probe.triton import absent, entries, lowering, prebuild
 
 # torch's own: of what Inductor's import calls, and of what Dynamo asks a tensor while it traces.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 ROOT = Path(__file__).resolve().parents[2]
-HOPPER = absent.GPUS["sm_90"]
+HOPPER = ahead.GPUS["sm_90"]
 
 
 # ---- which calls ----
@@ -52,7 +52,7 @@ def test_a_gpu_gets_what_its_capability_claims() -> None:
 
 def test_a_gpu_without_flexattention_has_nothing_to_compile() -> None:
     """Triton has no matrix units to use there."""
-    turing = absent.AbsentGpu(name="T4", capability=(7, 5), multiprocessors=40, shared=64 << 10, threads=1024)
+    turing = ahead.AbsentGpu(name="T4", capability=(7, 5), multiprocessors=40, shared=64 << 10, threads=1024)
     with pytest.raises(hardware.UnsupportedChip):
         prebuild.claiming("flex", turing)
 

@@ -15,41 +15,24 @@ import os
 import shutil
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint.probe import cases, schedule
+from entrypoint.probe import ahead, cases, schedule
+from entrypoint.probe.ahead import GPUS, AbsentGpu
 from entrypoint.probe.backends import Backend, fa4
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A GPU to compile for: what CuTe DSL compiles to, and the streaming multiprocessors of the GPU it stands for.
-
-    Only a scheduler's grid depends on the latter, and a kernel is right with any: FA4's own cache does not tell GPUs of
-    one architecture apart either.
-    """
-
-    capability: tuple[int, int]
-    compiles_to: str
-    multiprocessors: int
-
-
-# H100 and H200 SXM, B200, RTX 5090.
-TARGETS: Final = {
-    "sm_90": Target(capability=(9, 0), compiles_to="sm_90a", multiprocessors=132),
-    "sm_100": Target(capability=(10, 0), compiles_to="sm_100a", multiprocessors=148),
-    "sm_120": Target(capability=(12, 0), compiles_to="sm_120a", multiprocessors=170),
-}
+# Only a scheduler's grid depends on the number of multiprocessors, and a kernel is right with any: FA4's own cache does
+# not tell GPUs of one architecture apart either.
+TARGETS: Final = {arch: GPUS[arch] for arch in ("sm_90", "sm_100", "sm_120")}
 # Query heads for each key head. 1: plain multi-head attention; 4: Llama 3 8B, Mistral 7B, Qwen3 8B; 8: Llama 3 70B,
 # Qwen3 32B.
 GROUPS: Final = (1, 4, 8)
@@ -136,7 +119,7 @@ def aim(arch: str, directory: Path) -> None:
     _pretend(target)
 
 
-def _pretend(target: Target) -> None:
+def _pretend(target: AbsentGpu) -> None:
     """Answer what only a device could: FA4's persistent scheduler asks CuTe DSL, and not FLASH_ATTENTION_NUM_SMS."""
     import torch
 
@@ -244,19 +227,11 @@ def fill(directory: Path, arch: str, wanted: Sequence[Variant], jobs: int) -> No
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, initializer=aim, initargs=(arch, directory)) as pool:
         every = [*wanted, *pool.submit(checked_here).result()]
-        running = {pool.submit(build, variant): variant.id for variant in every}
-        for count, future in enumerate(as_completed(running), start=1):
-            try:
-                forward, backward = future.result()
-            except BrokenProcessPool as error:
-                # Every future that is left says so; they began in this order.
-                suspects = [name for future, name in running.items() if not future.done() or future.exception()]
-                raise SystemExit(f"{arch}: {' or '.join(suspects[:jobs])} ended its process: {error}") from error
-            except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                traceback.print_exception(error)
-                raise SystemExit(f"{arch}: FlashAttention 4 does not compile {running[future]}") from error
-            say(f"[{count}/{len(every)}] {arch} {running[future]}: forward {forward:.1f} s, backward {backward:.1f} s")
+        results = ahead.built(
+            pool, build, every, jobs=jobs, refusal="FlashAttention 4 does not compile", where=f"{arch}: "
+        )
+        for count, (variant, (forward, backward)) in enumerate(results, start=1):
+            say(f"[{count}/{len(every)}] {arch} {variant.id}: forward {forward:.1f} s, backward {backward:.1f} s")
 
 
 def looked_up(directory: Path) -> list[Path]:

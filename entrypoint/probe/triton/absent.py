@@ -1,73 +1,17 @@
-"""GPUs that are not there: what torch, Inductor and Triton ask of a device, answered from a table."""
+"""GPUs that are not there: what torch, Inductor and Triton ask of a device, answered from the table in ahead.py."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-WARP: Final = 32
+from entrypoint.probe.ahead import WARP
 
-
-@dataclass(frozen=True, kw_only=True)
-class AbsentGpu:
-    """What kernels may depend on. `shared` is the most shared memory of a block in bytes, `threads` the most resident
-    threads of a multiprocessor (CUDA C++ Programming Guide, Technical Specifications per Compute Capability).
-
-    Inductor splits long reductions by the number of multiprocessors, so another GPU of the same capability may compile
-    such a kernel anew; all others are the same.
-    """
-
-    name: str
-    capability: tuple[int, int]
-    multiprocessors: int
-    shared: int
-    threads: int
-
-    @property
-    def arch(self) -> str:
-        """NVIDIA's name of the architecture, such as sm_90."""
-        return "sm_{}{}".format(*self.capability)
-
-    @property
-    def properties(self) -> SimpleNamespace:
-        """The same by the names of torch.cuda.get_device_properties."""
-        major, minor = self.capability
-        return SimpleNamespace(
-            name=self.name,
-            major=major,
-            minor=minor,
-            multi_processor_count=self.multiprocessors,
-            regs_per_multiprocessor=65536,
-            max_threads_per_multi_processor=self.threads,
-            max_threads_per_block=1024,
-            warp_size=WARP,
-            shared_memory_per_block=48 << 10,
-            shared_memory_per_block_optin=self.shared,
-            shared_memory_per_multiprocessor=self.shared + 1024,
-            total_memory=16 << 30,
-            L2_cache_size=32 << 20,
-            is_integrated=0,
-            gcnArchName="",
-            uuid="",
-        )
-
-
-_EVERY: Final = (
-    AbsentGpu(name="A100", capability=(8, 0), multiprocessors=108, shared=163 << 10, threads=2048),
-    AbsentGpu(name="GeForce RTX 3090", capability=(8, 6), multiprocessors=82, shared=99 << 10, threads=1536),
-    AbsentGpu(name="L40S", capability=(8, 9), multiprocessors=142, shared=99 << 10, threads=1536),
-    AbsentGpu(name="H200", capability=(9, 0), multiprocessors=132, shared=227 << 10, threads=2048),  # and H100 SXM
-    AbsentGpu(name="B200", capability=(10, 0), multiprocessors=148, shared=227 << 10, threads=2048),
-    # (148 is the B200's number; nobody here has asked a B300.)
-    AbsentGpu(name="B300", capability=(10, 3), multiprocessors=148, shared=227 << 10, threads=2048),
-    AbsentGpu(name="GeForce RTX 5090", capability=(12, 0), multiprocessors=170, shared=99 << 10, threads=1536),
-)
-GPUS: Final = {gpu.arch: gpu for gpu in _EVERY}
+if TYPE_CHECKING:
+    from entrypoint.probe.ahead import AbsentGpu
 
 
 @contextlib.contextmanager

@@ -11,9 +11,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from entrypoint.probe.triton.absent import AbsentGpu, pretended
+from entrypoint.probe.triton.absent import pretended
 
 if TYPE_CHECKING:
+    from entrypoint.probe.ahead import AbsentGpu
     from entrypoint.probe.backends import Backend
     from entrypoint.probe.cases import Case
 

@@ -16,19 +16,17 @@ import os
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from entrypoint.probe import schedule
+from entrypoint.probe import ahead, schedule
+from entrypoint.probe.ahead import GPUS, AbsentGpu
 from entrypoint.probe.backends import Backend, flex, hardware, s2
 from entrypoint.probe.triton import entries
-from entrypoint.probe.triton.absent import GPUS, AbsentGpu
 
 if TYPE_CHECKING:
     from entrypoint.probe.triton.lowering import Compiler
@@ -146,25 +144,11 @@ def fill(directory: Path, arch: str, wanted: Sequence[Variant], jobs: int) -> in
     """
     spawn, compiled = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn, initializer=aim, initargs=(arch, directory)) as pool:
-        running = {pool.submit(build, variant): variant for variant in wanted}
-        for count, future in enumerate(as_completed(running), start=1):
-            try:
-                seconds, kernels = future.result()
-            except BrokenProcessPool as error:
-                raise SystemExit(f"{suspects(running, jobs)} ended its process: {error}") from error
-            except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                traceback.print_exception(error)
-                raise SystemExit(f"FlexAttention does not compile for {running[future].id}") from error
+        results = ahead.built(pool, build, wanted, jobs=jobs, refusal="FlexAttention does not compile for")
+        for count, (variant, (seconds, kernels)) in enumerate(results, start=1):
             compiled += kernels
-            say(f"[{count}/{len(running)}] {running[future].id}: {seconds:.1f} s, {kernels} kernels")
+            say(f"[{count}/{len(wanted)}] {variant.id}: {seconds:.1f} s, {kernels} kernels")
     return compiled
-
-
-def suspects(running: dict[Future[tuple[float, int]], Variant], jobs: int) -> str:
-    """What the processes were at when one of them ended: all futures that are left say so, and began in this order."""
-    left = [variant.id for future, variant in running.items() if not future.done() or future.exception()]
-    return " or ".join(left[:jobs])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
