@@ -72,7 +72,7 @@ def probe(  # noqa: PLR0913 - one parameter for each of what a check is told
         machine = facts.machine(where)
         log.emit(machine)
         sensors_of_it = sensors.opening(machine.device.uuid)
-        kernels = early.load_kernels(where)
+        kernels = early.load_kernels(where, performance.timed_cases(where.type))
         early.build_launcher(name, where)
     with log.phase("import", name), unusable_if_it_raises("backend"):
         backend = backends.load(name, where)

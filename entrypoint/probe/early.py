@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from entrypoint.probe import accuracy, backends, cases, reference
+from entrypoint.probe import accuracy, backends, cases, reference, rows
 from entrypoint.probe.backends import Backend
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ def _driver_of(device_name: str) -> Iterator[tuple[ctypes.CDLL, ctypes.c_int]]:
             yield driver, device
 
 
-def load_kernels(where: torch.device) -> threading.Thread:
-    """Make the comparisons that come with every case once, with plain torch in the place of a kernel."""
-    return _begun(lambda: _compare(where) if where.type == "cuda" else None)
+def load_kernels(where: torch.device, long: Sequence[cases.Case] = ()) -> threading.Thread:
+    """Make the comparisons that come with every case once, with plain torch in the place of a kernel, and find the
+    rows of `long` cases, whose products are others.
+    """
+    return _begun(lambda: _compare(where, long) if where.type == "cuda" else None)
 
 
-def _compare(where: torch.device) -> None:
+def _compare(where: torch.device, long: Sequence[cases.Case]) -> None:
     import torch
 
     torch.cuda.set_device(where)  # a thread begins with the first GPU, and would open that one, too
@@ -73,18 +75,22 @@ def _compare(where: torch.device) -> None:
     first = cases.startup_cases()[0]
     for dtype in DTYPES:
         accuracy.measure(plain, replace(first, dtype=dtype), where)
+    for case in long:
+        rows.solve(case, where, plain)
 
 
 def build_launcher(backend: str, where: torch.device) -> threading.Thread:
-    """Let Triton compile what it talks to the driver through, where nobody has yet: gcc takes 0.4 s for it."""
+    """Let Triton compile what it talks to the driver through, where nobody has yet: gcc takes 0.4 s for it. Then let it
+    read itself for its cache's key, 0.3 s.
+    """
     needed = where.type == "cuda" and backends.compiles_each_variant(backend)
     return _begun(lambda: _load_launcher() if needed else None)
 
 
 def _load_launcher() -> object:
-    from triton.runtime import driver
+    from triton.runtime import cache, driver
 
-    return driver.active.utils
+    return driver.active.utils, cache.triton_key()
 
 
 def _begun(work: Callable[[], object]) -> threading.Thread:

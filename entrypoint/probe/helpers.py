@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -41,31 +40,20 @@ class Finished:
 NOTHING: Final = Finished()
 
 
-class Helper:
-    """A process, and the lines that it has written so far."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.lines: list[bytes] = []
-        # In the process group of this process, so that whoever ends that ends it too.
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        with self.process.stdout or contextlib.nullcontext(()) as stream:
-            self.lines.extend(stream)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(PATIENCE)
-
-
 class Helpers:
-    """The helpers of one check. Leaving the context ends those that still run: nothing may disturb a measurement."""
+    """The helpers of one check, `count` of them under one process, and the lines that they have written so far.
 
-    def __init__(self, helpers: Sequence[Helper]) -> None:
-        self._helpers = helpers
+    Leaving the context ends those that still run: nothing may disturb a measurement.
+    """
+
+    def __init__(self, command: Sequence[str] = (), count: int = 0) -> None:
+        self._count = count
+        self._lines: list[bytes] = []
+        # In the process group of this process, so that whoever ends that ends it too.
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE) if count else None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        if count:
+            self._reader.start()
 
     def __enter__(self) -> Helpers:
         return self
@@ -74,20 +62,26 @@ class Helpers:
         self.finish(0.0)
 
     def __len__(self) -> int:
-        return len(self._helpers)
+        return self._count
 
     def finish(self, seconds: float) -> Finished:
         """Wait for them so long at most, then end them; what they have finished."""
-        deadline = time.monotonic() + seconds
-        for helper in self._helpers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                helper.process.wait(max(0.0, deadline - time.monotonic()))
-        for helper in self._helpers:
-            helper.end()
-        return finished(line for helper in self._helpers for line in helper.lines)
+        if self.process:
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.process.terminate()
+                self.process.wait()
+            self._reader.join(PATIENCE)
+        return finished(self._lines)
+
+    def _read(self) -> None:
+        if self.process and self.process.stdout:
+            with self.process.stdout as stream:
+                self._lines.extend(stream)
 
 
-NONE: Final = Helpers(())
+NONE: Final = Helpers()
 
 
 def finished(lines: Iterable[bytes]) -> Finished:
@@ -108,8 +102,8 @@ def start(backend: str, device: str, jobs: int, environ: Mapping[str, str], aske
     """The helpers of a check that may keep `jobs` processes busy, itself among them."""
     count = max(0, min(wanted(backend, device, environ, asked), jobs - 1))
     command = [sys.executable, "-P", "-m", "entrypoint.probe.share", "--backend", backend, "--device", device]
-    command += asked.flags if asked else []
-    return Helpers([Helper([*command, f"--share={index}/{count}"]) for index in range(count)])
+    command += [*(asked.flags if asked else []), f"--helpers={count}"]
+    return Helpers(command, count)
 
 
 def wanted(backend: str, device: str, environ: Mapping[str, str], asked: Asked | None) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from entrypoint.probe import accuracy, early, share  # noqa: E402 - after the skip
+from entrypoint.probe import accuracy, early, performance, rows, share  # noqa: E402 - after the skip
 
 
 class Driver:
@@ -74,6 +74,18 @@ def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.Monkey
     assert seen == [("current", "cuda:1"), ("bfloat16", "cuda:1"), ("float16", "cuda:1")]
 
 
+def test_the_products_of_long_cases_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their rows are found once too, after everything that every case needs; nobody keeps what they were."""
+    seen: list[str] = []
+    monkeypatch.setattr(accuracy, "measure", lambda backend, case, where: seen.append(case.id))
+    monkeypatch.setattr(rows, "solve", lambda case, where, backend: seen.append(case.id))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda where: None)
+    long = performance.timed_cases("cuda")
+    early.load_kernels(torch.device("cuda:0"), long).join()
+    assert seen[2:] == [case.id for case in long]
+    assert all(case.sampled for case in long)
+
+
 @pytest.mark.parametrize(("mode", "shared"), [(0, True), (2, False), (3, False)])
 def test_a_gpu_in_exclusive_mode_is_for_one_process(monkeypatch: pytest.MonkeyPatch, mode: int, shared: bool) -> None:
     """A helper that came first would keep the check itself from it. (3: exclusive process, 2: prohibited.)"""
@@ -85,7 +97,7 @@ def test_a_gpu_in_exclusive_mode_is_for_one_process(monkeypatch: pytest.MonkeyPa
 def test_a_helper_leaves_such_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends before it opens anything."""
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(3))
-    monkeypatch.setattr(share, "opened", lambda name: pytest.fail("it was opened"))
+    monkeypatch.setattr(share, "opened", lambda *_: pytest.fail("it was opened"))
     assert share.main(["--backend=flex", "--device=cuda:0", "--share=0/1"]) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from entrypoint.events import CaseErrorEvent, Event, FirstCallEvent, encode
 from entrypoint.probe import backends, helpers, schedule
+from entrypoint.probe import share as probe_share
 from tests.patience import PATIENCE
 from tests.unit.test_probe_depth import LLAMA
 
@@ -58,7 +60,7 @@ def test_the_check_is_one_of_the_jobs(jobs: int, count: int, monkeypatch: pytest
     with helpers.start("flex", "cuda:1", jobs, {CACHE: "/nowhere"}) as started:
         assert len(started) == count
         assert set(started.finish(PATIENCE).first_calls) == ({"causal-d64"} if count else set())
-    assert [command[-1] for command in commands] == [f"--share={index}/{count}" for index in range(count)]
+    assert [command[-1] for command in commands] == ([f"--helpers={count}"] if count else [])
     assert all(["--backend", "flex", "--device", "cuda:1"] == command[4:8] for command in commands)
 
 
@@ -94,27 +96,27 @@ def test_a_known_run_needs_a_helper_for_its_other_variant_alone(
     asked: schedule.Asked, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each imports torch beside the check and takes memory of the GPU; and it is told what is asked."""
-    started: list[list[str]] = []
-    monkeypatch.setattr(helpers, "Helper", started.append)
+    started: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(helpers, "Helpers", lambda *arguments: started.append(arguments))
     helpers.start("flex", "cuda:0", 64, {}, asked)
-    assert len(started) == count
-    assert all(set(asked.flags) <= set(command) for command in started)
+    assert [number for _, number in started] == [count]
+    assert all(set(asked.flags) <= set(command) for command, _ in started)
 
 
 def test_what_was_said_before_the_end_counts() -> None:
     """A helper that takes too long is ended; a line that it had not finished is none."""
     said = [encode(FirstCallEvent(id="causal-d64", seconds=1.0)), '{"event": "first_call", "id": "half']
     script = f"printf '%s\\n%s' '{said[0]}' '{said[1]}'; exec sleep 600"
-    with helpers.Helpers([helper := helpers.Helper(["sh", "-c", script])]) as aids:
+    with helpers.Helpers(["sh", "-c", script], 1) as aids:
         assert set(aids.finish(1.0).first_calls) == {"causal-d64"}  # said long before the second is over
-    assert helper.process.returncode == -9
+    assert status(aids) == -signal.SIGTERM
 
 
 def test_more_lines_than_a_pipe_holds_stop_no_helper() -> None:
     """They are read while it runs: it would wait for the check, and the check for it."""
     line = encode(FirstCallEvent(id="x" * 1000, seconds=1.0))
     script = f"print('\\n'.join(['{line}'] * 1000)); print('{line.replace('xx', 'last', 1)}')"
-    with helpers.Helpers([helpers.Helper([sys.executable, "-c", script])]) as aids:
+    with helpers.Helpers([sys.executable, "-c", script], 1) as aids:
         assert len(aids.finish(PATIENCE).first_calls) == 2
 
 
@@ -126,16 +128,56 @@ def test_an_error_of_a_helper_is_no_result() -> None:
 
 def test_leaving_ends_helpers_that_nobody_waited_for() -> None:
     """A check that fails early leaves no process behind."""
-    helper = helpers.Helper([sys.executable, "-c", "import time; time.sleep(600)"])
-    with pytest.raises(RuntimeError), helpers.Helpers([helper]):
+    aids = helpers.Helpers([sys.executable, "-c", "import time; time.sleep(600)"], 1)
+    with pytest.raises(RuntimeError), aids:
         raise RuntimeError
-    assert helper.process.poll() == -9
+    assert status(aids) == -signal.SIGTERM
+
+
+def status(aids: helpers.Helpers) -> int | None:
+    return aids.process and aids.process.poll()
+
+
+FORKED = f"""
+import os, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from entrypoint.probe import share
+
+def work(index):
+    print(os.getpid(), flush=True)
+    if index == 0:
+        raise RuntimeError("planted")
+    if index == 1:
+        os.abort()
+    time.sleep({{seconds}})
+    return 0
+
+sys.exit(share.forked(3, work))
+"""
+
+
+def test_one_that_raises_or_crashes_is_none_of_the_others_business() -> None:
+    """Each does its share, and none goes on as the process that forked it."""
+    script = FORKED.format(seconds=0)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert len(set(done.stdout.split())) == 3
+    assert done.stderr.count("RuntimeError: planted") == 1
+
+
+def test_ending_them_ends_every_one_that_was_forked() -> None:
+    """The process that is asked goes last, when none of its own is left to disturb a measurement."""
+    with subprocess.Popen([sys.executable, "-c", FORKED.format(seconds=600)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        children = [int(parent.stdout.readline()) for _ in range(3)]
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
 def test_shares_are_every_variant_but_the_checks_own_once() -> None:
     """Real helpers, of a backend that needs none but is quick: together what the check would run, each case once."""
     torch = pytest.importorskip("torch")
-    said = [share(index, 2) for index in range(2)]
+    said = [share(f"--share={index}/2") for index in range(2)]
     plan = schedule.plan(backends.load("sdpa", torch.device("cpu")), "cpu", schedule.Asked(depth="start"), far=False)
     called = [[line["id"] for line in lines if line["event"] == "first_call"] for lines in said]
     measured = [str(line["id"]) for lines in said for line in lines if line["event"] == "case"]
@@ -145,15 +187,60 @@ def test_shares_are_every_variant_but_the_checks_own_once() -> None:
     assert len(measured) > len(called[0] + called[1])
 
 
-def share(index: int, count: int) -> list[dict[str, object]]:
+def test_forked_helpers_say_what_each_would_say_alone() -> None:
+    """All of it in one pipe, each line whole; the seconds are their own."""
+    pytest.importorskip("torch")
+    alone = [line for index in range(2) for line in share(f"--share={index}/2")]
+    assert sorted(map(timeless, share("--helpers=2"))) == sorted(map(timeless, alone))
+
+
+def test_where_cuda_was_asked_before_the_fork_a_helper_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch does without NVML: in a process that is forked later no GPU works."""
+    torch = pytest.importorskip("torch")
+    started: list[list[str]] = []
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append(command))
+    monkeypatch.setattr(probe_share, "work", lambda *_: 0)
+    asked = ["--backend=flex", "--device=cuda:0", "--depth=start", "--helpers=3"]
+    probe_share.helped(probe_share.parse(asked), 1, asked)
+    assert started == [[sys.executable, "-P", "-m", "entrypoint.probe.share", *asked, "--share=1/3"]]
+
+
+ASKED_ABOUT_GPUS = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from entrypoint.probe import backends
+
+asked = []
+for name in ("is_available", "device_count"):
+    setattr(torch.cuda, name, lambda name=name, real=getattr(torch.cuda, name): asked.append(name) or real())
+backends.preload("flex")
+COMPILER = "torch._inductor.compile_fx"
+print(asked, "torch._dynamo" in sys.modules, COMPILER in sys.modules)
+backends.preload_compiler("flex")
+print(COMPILER in sys.modules, flush=True)
+os._exit(0)  # torch's compiler workers take seconds to say goodbye
+"""
+
+
+def test_what_is_imported_before_the_fork_asks_no_gpu_anything() -> None:
+    """A process whose driver was asked cannot fork one that uses a GPU; so the compiler, which asks, comes later."""
+    pytest.importorskip("torch")
+    environ = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    command = [sys.executable, "-c", ASKED_ABOUT_GPUS]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert done.stdout.splitlines() == ["[] True False", "True"]
+
+
+def timeless(line: dict[str, object]) -> str:
+    return json.dumps({key: value for key, value in line.items() if key != "seconds"}, sort_keys=True)
+
+
+def share(which: str) -> list[dict[str, object]]:
     command = [sys.executable, "-P", "-m", "entrypoint.probe.share", "--backend", "sdpa", "--device", "cpu"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "--depth=start", f"--share={index}/{count}"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE,
+        [*command, "--depth=start", which], env=environ, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     return [json.loads(line) for line in done.stdout.splitlines()]

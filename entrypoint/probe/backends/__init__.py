@@ -8,6 +8,7 @@ functions that FlashAttention 2, 3 and 4 have in common).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import re
@@ -102,7 +103,8 @@ class Adapter(Protocol):
     A module may also have `VARIANTS`, the same for each of the backend's forced kernels that has kernels of its own.
     `CACHE` is the environment variable with the directory where one that compiles just in time keeps what it made.
     `COMPILES_EACH_VARIANT` marks one whose image brings none of it, or Triton's part alone: a start then makes few
-    variants serve many cases.
+    variants serve many cases. It may import what it will need: `preload` all that asks no GPU anything, so that a
+    process may still be forked that uses one, `preload_compiler` the rest.
     """
 
     KERNELS: tuple[str, ...]
@@ -137,6 +139,22 @@ def load(name: str, where: torch.device) -> Backend:
         usable = ", ".join(loaded.kernels)
         raise RuntimeError(f"{backend} cannot use its kernel {kernel} on {where}; it can use {usable}")
     return loaded.kernels[kernel]
+
+
+def preload(name: str) -> None:
+    """Import torch, and of a backend that compiles what asks no GPU anything. What is not there is met later."""
+    importlib.import_module("torch")
+    _call_if_there(name, "preload")
+
+
+def preload_compiler(name: str) -> None:
+    """Import the rest, while something else has to be waited for."""
+    _call_if_there(name, "preload_compiler")
+
+
+def _call_if_there(name: str, function: str) -> None:
+    with contextlib.suppress(Exception):
+        getattr(_adapter(name.partition("-")[0]), function, lambda: None)()
 
 
 @functools.cache

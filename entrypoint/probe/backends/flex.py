@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,16 @@ def capabilities(chip: hardware.Chip) -> Capabilities | None:
         source=SOURCE,
         proved={"cpu": ("CPU",), (9, 0): ("H200",)}.get(chip, ()),
     )
+
+
+def preload() -> None:
+    """Import what traces. It asks no driver how many GPUs there are, as the compiler's import does."""
+    compiled_flex_attention()
+
+
+def preload_compiler() -> None:
+    """Import what a first call would import: half a second."""
+    importlib.import_module("torch._inductor.compile_fx")
 
 
 @functools.cache

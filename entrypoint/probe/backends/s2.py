@@ -39,6 +39,7 @@ VARIANTS = {"flex": flex.KERNELS, "fa2": fa2.KERNELS, "fa3": fa3.KERNELS, "fa4":
 CACHE = flex.CACHE
 COMPILES_EACH_VARIANT = True
 START_VARIANTS = 2
+preload, preload_compiler = flex.preload, flex.preload_compiler
 KERNELS = tuple(rule for rules in VARIANTS.values() for rule in rules)
 
 SOURCE = "LongLoRA's llama_attn_replace.py (d4eb344), written anew, on {name}: {source}"
