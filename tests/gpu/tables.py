@@ -6,6 +6,7 @@ It writes each table below its marker, `<!-- table: NAME -->`, anew. Standard li
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -93,6 +94,20 @@ def _kept(image: str, runs: list[dict[str, Any]]) -> Row:
     ]  # fmt: skip
 
 
+def deep() -> str:
+    """One deep check of each image, with empty caches."""
+    runs = record("starts/cu128.h200.json")["starts"]
+    head = ("image", "`check --deep`", "beyond import", "cases")
+    rows = ((image, *of(runs, image, "deep")) for image in images(runs))
+    return table(
+        head,
+        (
+            [f"`{image}`", f"{row['seconds']['total']:.1f}", beyond([row["seconds"]]), row["cases"]]
+            for image, row in rows
+        ),
+    )
+
+
 def images(runs: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["tag"] for row in runs if ":" not in row["tag"]))
 
@@ -155,6 +170,19 @@ def _pair(one: dict[str, Any], both: dict[str, Any]) -> Row:
     return [f"`{one['image']}`", int(one["name"][-1]) + 1, f"{one['container']:.1f}", f"{both['container']:.1f}", times]
 
 
+def faults() -> str:
+    """Two ranks, of which one is bad: how `check --collective` ended, and the seconds of the container."""
+    rows = record("several/h200-x2.json")["faults"]
+    head = ("rank 1", "verdict", "code", "container, s", "what the person reads")
+    return table(head, map(_fault, rows))
+
+
+def _fault(row: dict[str, Any]) -> Row:
+    said = row["reasons"][0].partition(". Start the job")[0]
+    name = row["name"].removeprefix("rank-").replace("-", " ")
+    return [name, row["verdict"], row["exit"], f"{row['container']:.1f}", said]
+
+
 def collective() -> str:
     """Ours and the plain loop in turn, in GB/s."""
     rows = {row["name"]: row["bandwidth"] for row in record("several/h200-x2.json")["collective"]}
@@ -181,8 +209,9 @@ def _margin(item: tuple[str, dict[str, Any]]) -> Row:
     name, swept = item
     case, worst = max(swept["cases"].items(), key=lambda pair: pair[1]["ratio"])
     where = f"{case} {worst['tensor']} ({worst['rule']})"
-    # A case that raises is not among the runs; its id is kept once.
-    counts = [swept["sweeps"], swept["runs"], len(swept["refused"]), len(swept["alarms"])]
+    sweeps, runs = swept["sweeps"], swept["runs"]
+    lost = sweeps * math.ceil(runs / sweeps) - runs  # a case that raises is not among the runs
+    counts = [sweeps, runs, lost, len(swept["alarms"])]
     return [name, *counts, worst["ratio"], where, f"{swept['seconds']:.0f}"]
 
 
@@ -231,10 +260,12 @@ def milliseconds(times: dict[str, dict[str, float]]) -> str:
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "starts": starts,
     "kept": kept,
+    "deep": deep,
     "rehearsals": rehearsals,
     "alone": alone,
     "gpus": gpus,
     "collective": collective,
+    "faults": faults,
     "margins": margins,
     "defects": defects,
     "auto": auto,

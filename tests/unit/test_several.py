@@ -15,13 +15,14 @@ from entrypoint.report.text import to_text
 
 DATA = ROOT / "tests/data"
 RECORD: dict[str, list[dict[str, Any]]] = json.loads((DATA / "several/h200-x2.json").read_text(encoding="utf-8"))
-ROWS = {row["name"]: row for part in ("checks", "bad", "collective", "training") for row in RECORD[part]}
+ROWS = {row["name"]: row for part in ("checks", "bad", "collective", "faults", "training") for row in RECORD[part]}
 # Which recorded run a kept report is of.
 REPORTS = {
     "flex-cu128.h200-x2": "flex-cu128-all-0",
     "sdpa-cu128.h200-x2.load": "beside-a-load",
     "sdpa-cu128.h200-x2.wrong": "wrong-on-one",
     "sdpa-cu128.h200-x2.collective": "collective-0",
+    "sdpa-cu128.h200-x2.hangs": "rank-hangs",
     "fa4-cu128.h200-x2.training": "training-fa4-cu128",
 }
 # Containers that were left over from the work before had a GPU.
@@ -86,6 +87,26 @@ def test_collectives_were_as_fast_as_the_plain_loop() -> None:
         for ours, plain in zip(*(ROWS[f"{name}-{turn}"]["bandwidth"] for name in ("collective", "plain")), strict=True):
             assert ours["gigabytes_per_second"] == pytest.approx(plain["gigabytes_per_second"], rel=0.02)
     assert report("sdpa-cu128.h200-x2.collective")["collective"]["nccl"] == ROWS["collective-0"]["nccl"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "verdict", "says"),
+    [
+        ("hangs", 94, "FAIL", "hangs before all-gather of 256 MiB, round 3"),
+        ("gives-wrong", 92, "FAIL", "computes wrong"),
+        ("gathers-wrong", 92, "FAIL", "computes wrong"),
+        ("adds-wrong", 92, "FAIL", "adds wrong without any other rank"),
+        ("crashes", 94, "FAIL", "crashed before all-reduce of 256 MiB, round 1, with SIGSEGV"),
+        ("is-late", 0, "DEGRADED", "is slow"),
+    ],
+)
+def test_the_bad_rank_of_two_was_named(fault: str, code: int, verdict: str, says: str) -> None:
+    """And no other one."""
+    row = ROWS[f"rank-{fault}"]
+
+    assert (row["exit"], row["verdict"]) == (code, verdict)
+    assert row["reasons"][0].startswith(f"rank 1 (node attn, cuda:1) {says}")
+    assert not [reason for reason in row["reasons"] if reason.startswith("rank 0")]
 
 
 @pytest.mark.parametrize("row", RECORD["training"], ids=lambda row: str(row["name"]))
