@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from entrypoint.probe import backends, device, early, memory, schedule, variants
 from entrypoint.probe.eventlog import EventLog
@@ -23,6 +24,8 @@ from entrypoint.probe.limit import Limit
 
 if TYPE_CHECKING:
     import torch
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h: the signal that a process gets when its parent dies
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,20 +67,20 @@ def work(options: argparse.Namespace, index: int, count: int) -> int:
 
 
 def forked(count: int, work: Callable[[int], int]) -> int:
-    """Fork `count` processes that do `work` of their index, and wait for them. SIGTERM ends them, and then this one."""
+    """Fork `count` processes that do `work` of their index, and wait for them: fewer where there is no room for more.
+    SIGTERM ends them, and then this one; none of them outlives it.
+    """
     running: list[int] = []
 
     def end(*_: object) -> None:
         for child in running:
             os.kill(child, signal.SIGKILL)
 
-    with later(signal.SIGTERM):
+    with later(signal.SIGTERM), contextlib.suppress(OSError):
         signal.signal(signal.SIGTERM, end)
         for index in range(count):
             child = os.fork()
             if not child:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                 _end_with(work, index)
             running.append(child)
     while running:
@@ -98,11 +101,14 @@ def later(number: signal.Signals) -> Iterator[None]:
 
 
 def _end_with(work: Callable[[int], int], index: int) -> None:
-    """End this process, which was forked amidst the work of another. torch's own compiler workers can take nine
-    seconds to say goodbye.
+    """Do it, and end this process, which was forked amidst the work of another. torch's own compiler workers can take
+    nine seconds to say goodbye.
     """
     status = 1
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         status = work(index)
     except BaseException:  # noqa: BLE001 - whatever it is, it must not go on as the process that forked this one
         traceback.print_exc()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,7 +145,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from entrypoint.probe import share
 
 def work(index):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())  # print may write the end of the line by itself
     if index == 0:
         raise RuntimeError("planted")
     if index == 1:
@@ -164,14 +165,48 @@ def test_one_that_raises_or_crashes_is_none_of_the_others_business() -> None:
     assert done.stderr.count("RuntimeError: planted") == 1
 
 
-def test_ending_them_ends_every_one_that_was_forked() -> None:
-    """The process that is asked goes last, when none of its own is left to disturb a measurement."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_ending_them_ends_every_one_that_was_forked(number: signal.Signals) -> None:
+    """Asked to, the process goes last, when none of its own is left to disturb a measurement; killed for want of
+    memory, it leaves none behind either.
+    """
     with subprocess.Popen([sys.executable, "-c", FORKED.format(seconds=600)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         children = [int(parent.stdout.readline()) for _ in range(3)]
-        parent.terminate()
-        assert parent.wait(PATIENCE) == 0
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+        parent.send_signal(number)
+        assert parent.wait(PATIENCE) == (0 if number == signal.SIGTERM else -number)
+    until = time.monotonic() + 60
+    while left := [child for child in children if running(child)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.01)
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except FileNotFoundError:
+        return False
+
+
+def test_where_no_more_processes_may_be_started_those_that_were_do_their_share() -> None:
+    """The check runs what nobody has finished."""
+    script = FORKED.format(seconds=0).replace("sys.exit(", PIDS_LIMIT + "sys.exit(")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert len(done.stdout.split()) == 1
+
+
+PIDS_LIMIT = """
+fork = os.fork
+
+def once():
+    os.fork = refuse
+    return fork()
+
+def refuse():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+os.fork = once
+"""
 
 
 def test_shares_are_every_variant_but_the_checks_own_once() -> None:
