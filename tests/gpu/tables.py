@@ -97,15 +97,12 @@ def _kept(image: str, runs: list[dict[str, Any]]) -> Row:
 def deep() -> str:
     """One deep check of each image, with empty caches."""
     runs = record("starts/cu128.h200.json")["starts"]
-    head = ("image", "`check --deep`", "beyond import", "cases")
-    rows = ((image, *of(runs, image, "deep")) for image in images(runs))
-    return table(
-        head,
-        (
-            [f"`{image}`", f"{row['seconds']['total']:.1f}", beyond([row["seconds"]]), row["cases"]]
-            for image, row in rows
-        ),
-    )
+    return table(("image", "`check --deep`", "beyond import", "cases"), (_deep(image, runs) for image in images(runs)))
+
+
+def _deep(image: str, runs: list[dict[str, Any]]) -> Row:
+    (row,) = of(runs, image, "deep")
+    return [f"`{image}`", f"{row['seconds']['total']:.1f}", beyond([row["seconds"]]), row["cases"]]
 
 
 def images(runs: list[dict[str, Any]]) -> list[str]:

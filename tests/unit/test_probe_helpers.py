@@ -136,7 +136,8 @@ def test_leaving_ends_helpers_that_nobody_waited_for() -> None:
 
 
 def status(aids: helpers.Helpers) -> int | None:
-    return aids.process and aids.process.poll()
+    assert aids.process
+    return aids.process.poll()
 
 
 FORKED = f"""
@@ -209,10 +210,16 @@ os.fork = once
 """
 
 
-def test_shares_are_every_variant_but_the_checks_own_once() -> None:
-    """Real helpers, of a backend that needs none but is quick: together what the check would run, each case once."""
+@pytest.fixture(scope="module")
+def said() -> list[list[dict[str, object]]]:
+    """What each of two real helpers says, of a backend that needs none but is quick."""
+    pytest.importorskip("torch")
+    return [share(f"--share={index}/2") for index in range(2)]
+
+
+def test_shares_are_every_variant_but_the_checks_own_once(said: list[list[dict[str, object]]]) -> None:
+    """Together what the check would run, each case once."""
     torch = pytest.importorskip("torch")
-    said = [share(f"--share={index}/2") for index in range(2)]
     plan = schedule.plan(backends.load("sdpa", torch.device("cpu")), "cpu", schedule.Asked(depth="start"), far=False)
     called = [[line["id"] for line in lines if line["event"] == "first_call"] for lines in said]
     measured = [str(line["id"]) for lines in said for line in lines if line["event"] == "case"]
@@ -222,11 +229,11 @@ def test_shares_are_every_variant_but_the_checks_own_once() -> None:
     assert len(measured) > len(called[0] + called[1])
 
 
-def test_forked_helpers_say_what_each_would_say_alone() -> None:
+def test_forked_helpers_say_what_each_would_say_alone(said: list[list[dict[str, object]]]) -> None:
     """All of it in one pipe, each line whole; the seconds are their own."""
-    pytest.importorskip("torch")
-    alone = [line for index in range(2) for line in share(f"--share={index}/2")]
-    assert sorted(map(timeless, share("--helpers=2"))) == sorted(map(timeless, alone))
+    assert sorted(map(timeless, share("--helpers=2"))) == sorted(
+        map(timeless, [line for each in said for line in each])
+    )
 
 
 def test_where_cuda_was_asked_before_the_fork_a_helper_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from entrypoint.report.text import to_text
@@ -28,12 +30,19 @@ def see(fault: Fault, check: str, folder: Path, image: str) -> Seen:
             running[box.name] = box.start(*command, **environment)
         if fault.during:
             fault.during(box)
-        codes = tuple(process.wait(PATIENCE) for process in running.values())
+        codes = {name: process.wait(PATIENCE) for name, process in running.items()}
+        box.name = odd_one_of(codes)
     finally:
         subprocess.run(["docker", "rm", "--force", *running], capture_output=True, check=False)
         for process in running.values():
             process.wait(PATIENCE)
-    return Seen(codes=codes, ran=len([*box.data.glob("ran-*")]), text=box.text or written(box))
+    return Seen(codes=tuple(codes.values()), ran=len([*box.data.glob("ran-*")]), text=box.text or written(box))
+
+
+def odd_one_of(codes: Mapping[str, int]) -> str:
+    """The container that ended as fewest others did: its words tell why. The last one, where all ended alike."""
+    common = Counter(codes.values())
+    return min(reversed([*codes]), key=lambda name: common[codes[name]])
 
 
 def box_of(fault: Fault, folder: Path, image: str) -> Box:
