@@ -135,9 +135,6 @@ class Worker(Generic[W]):
                 return
             if self._watched is None and now >= watched_from:
                 self._watched = (now, activity.processor_seconds(self._process.pid))
-            if exited_at is not None and (now - exited_at > GRACE or not selector.get_map()):
-                self._ended(self._process.returncode)
-                return
             ready = selector.select(min(POLL, deadline - now))
             for key, _ in ready:
                 chunk = os.read(key.fd, 1 << 16)
@@ -151,6 +148,10 @@ class Worker(Generic[W]):
             if self.outcome.finished:
                 # Nothing more will come, and torch's compiler workers can take nine seconds to say goodbye.
                 self.outcome.ending = "done"
+                return
+            # The look above began after its exit, so it saw all that was written, whatever held this process up before.
+            if exited_at is not None and (now - exited_at > GRACE or not selector.get_map()):
+                self._ended(self._process.returncode)
                 return
             if exited_at is None and self._process.poll() is not None:
                 exited_at = time.monotonic()
