@@ -75,7 +75,7 @@ def test_each_precision_of_the_cases_is_compared_once(monkeypatch: pytest.Monkey
 
 
 def test_the_products_of_long_cases_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their rows are found once too, after everything that every case needs; nobody keeps what they were."""
+    """Their rows are found once too, after everything that every case needs."""
     seen: list[str] = []
     monkeypatch.setattr(accuracy, "measure", lambda backend, case, where: seen.append(case.id))
     monkeypatch.setattr(rows, "solve", lambda case, where, backend: seen.append(case.id))

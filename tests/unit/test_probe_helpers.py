@@ -237,7 +237,7 @@ def test_forked_helpers_say_what_each_would_say_alone(said: list[list[dict[str, 
 
 
 def test_where_cuda_was_asked_before_the_fork_a_helper_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch does without NVML: in a process that is forked later no GPU works."""
+    """As an import of another torch may do: in a process that is forked later no GPU works."""
     torch = pytest.importorskip("torch")
     started: list[list[str]] = []
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)

@@ -14,7 +14,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from entrypoint.spelling import did_you_mean
 
@@ -154,7 +154,7 @@ def preload_compiler(name: str) -> None:
 
 def _call_if_there(name: str, function: str) -> None:
     with contextlib.suppress(Exception):
-        getattr(_adapter(name.partition("-")[0]), function, lambda: None)()
+        _given(name, function, lambda: None)()
 
 
 @functools.cache
@@ -172,19 +172,24 @@ def variant_rules(name: str) -> Mapping[str, re.Pattern[str]]:
 
 def cache_variable(name: str) -> str | None:
     """The variable with the directory of a backend's own compiler cache; None for one that is compiled already."""
-    variable: str | None = getattr(_adapter(name.partition("-")[0]), "CACHE", None)
+    variable: str | None = _given(name, "CACHE", None)
     return variable
 
 
 def compiles_each_variant(name: str) -> bool:
     """Whether the first call of each variant takes seconds of compilation on a machine that has not seen it."""
-    return bool(getattr(_adapter(name.partition("-")[0]), "COMPILES_EACH_VARIANT", False))
+    return bool(_given(name, "COMPILES_EACH_VARIANT", False))
 
 
 def start_variants(name: str) -> int | None:
     """How many variants a start compiles where nothing is known of the run; None where nobody has counted them."""
-    count: int | None = getattr(_adapter(name.partition("-")[0]), "START_VARIANTS", None)
+    count: int | None = _given(name, "START_VARIANTS", None)
     return count
+
+
+def _given(name: str, attribute: str, otherwise: Any) -> Any:
+    """What the module of a backend, or of the backend of a kernel, may have; `otherwise` where it has not."""
+    return getattr(_adapter(name.partition("-")[0]), attribute, otherwise)
 
 
 def _adapter(name: str) -> Adapter:
